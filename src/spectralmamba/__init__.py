@@ -1,0 +1,70 @@
+"""SpectralMamba: light state-space classification of hyperspectral scenes.
+
+The names below are what a user needs; each is imported when it is first used, so that `import spectralmamba` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from spectralmamba.classifier import Classifier
+    from spectralmamba.errors import SpectralMambaError
+    from spectralmamba.evaluation import Scores, evaluate
+    from spectralmamba.mapping import map_scene
+    from spectralmamba.models import create_model, list_models
+    from spectralmamba.scenes import open_labels, open_scene, simulate_scene
+    from spectralmamba.settings import Settings
+    from spectralmamba.splits import Split, split_disjoint, split_masks, split_random
+    from spectralmamba.training import fit
+
+_HOMES = {
+    "Classifier": "classifier",
+    "Scores": "evaluation",
+    "Settings": "settings",
+    "SpectralMambaError": "errors",
+    "Split": "splits",
+    "create_model": "models",
+    "evaluate": "evaluation",
+    "fit": "training",
+    "list_models": "models",
+    "map_scene": "mapping",
+    "open_labels": "scenes",
+    "open_scene": "scenes",
+    "simulate_scene": "scenes",
+    "split_disjoint": "splits",
+    "split_masks": "splits",
+    "split_random": "splits",
+}
+
+__all__ = [
+    "Classifier",
+    "Scores",
+    "Settings",
+    "SpectralMambaError",
+    "Split",
+    "create_model",
+    "evaluate",
+    "fit",
+    "list_models",
+    "map_scene",
+    "open_labels",
+    "open_scene",
+    "simulate_scene",
+    "split_disjoint",
+    "split_masks",
+    "split_random",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

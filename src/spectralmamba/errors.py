@@ -1,0 +1,73 @@
+"""One family of exceptions: each is a sentence with the file, what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class SpectralMambaError(Exception):
+    """Something the user can put right.
+
+    The command line prints the message and leaves with exit code 2; any other exception is a defect of this program.
+
+    Args:
+        problem: What is wrong, in a few words, without a full stop.
+        file: The file or folder it is about.
+        found: What is there.
+        expected: What should be there.
+        remedy: What to do, a whole sentence.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | PathLike[str] | None = None,
+        found: object = None,
+        expected: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.file, self.found, self.expected, self.remedy = problem, file, found, expected, remedy
+        parts = [problem if file is None else f"{file}: {problem}"]
+        if found is not None:
+            parts.append(f"found {found}")
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        message = "; ".join(parts) + "."
+        super().__init__(message if remedy is None else f"{message} {remedy}")
+
+
+class SceneError(SpectralMambaError):
+    """A scene cannot be opened or used."""
+
+
+class LabelError(SpectralMambaError):
+    """Labels cannot be opened, do not fit the scene, or are not enough."""
+
+
+class SplitError(SpectralMambaError):
+    """The labels cannot be divided as asked."""
+
+
+class ModelError(SpectralMambaError):
+    """A model does not exist or its shape makes no sense."""
+
+
+class SettingsError(SpectralMambaError):
+    """A setting is unknown or out of range."""
+
+
+class ClassifierError(SpectralMambaError):
+    """A classifier file is not one, is damaged, or does not fit the scene."""
+
+
+class OutputError(SpectralMambaError):
+    """A result cannot be written."""
+
+
+class MissingPackageError(SpectralMambaError):
+    """An optional package is needed for this input."""
+
+
+class TrainingInterrupted(SpectralMambaError):
+    """Training was stopped by the user; the message names the checkpoint to go on from."""

@@ -1,0 +1,78 @@
+"""Files appear whole under their final name, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spectralmamba.errors import OutputError
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed, else it is removed.
+
+    A reader, also one after a power cut, sees the old file or the whole new one.
+
+    Args:
+        path: The final name; its folder must exist.
+
+    Raises:
+        OutputError: The folder is missing or not writable, or the disk is full.
+    """
+    final = Path(path)
+    temporary = final.with_name(f".{final.stem}.part-{os.getpid()}{final.suffix}")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, final)
+        _flush_to_disk(final.parent)
+    except OSError as error:
+        raise _output_error(final, temporary, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` (UTF-8) atomically."""
+    with atomic_output(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` atomically as JSON; NaN and infinity are refused, because no JSON reader takes them."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _output_error(final: Path, temporary: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        written = temporary.stat().st_size if temporary.exists() else 0
+        free = shutil.disk_usage(final.parent).free
+        return OutputError(
+            "no space left to write this file",
+            file=final,
+            found=f"{free} bytes free after {written} bytes were written",
+            remedy="Free some space or choose another folder with --out; nothing was left under the final name.",
+        )
+    if not final.parent.is_dir():
+        return OutputError("the output folder does not exist", file=final.parent, remedy="Create it first.")
+    return OutputError(
+        "cannot write this file",
+        file=final,
+        found=error.strerror or str(error),
+        remedy="Check the folder's permissions or choose another one with --out.",
+    )

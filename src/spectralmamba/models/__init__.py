@@ -1,0 +1,16 @@
+"""Networks that classify a spectrum or a patch of spectra."""
+
+from spectralmamba.models.counting import ModelSize, model_size
+from spectralmamba.models.registry import create_model, list_models, list_presets, register_model
+from spectralmamba.models.spectral_mamba import SpectralMamba, spectral_mamba
+
+__all__ = [
+    "ModelSize",
+    "SpectralMamba",
+    "create_model",
+    "list_models",
+    "list_presets",
+    "model_size",
+    "register_model",
+    "spectral_mamba",
+]

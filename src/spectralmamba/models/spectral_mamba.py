@@ -1,0 +1,249 @@
+"""SpectralMamba (Yao, Hong, Li, Chanussot 2024, arXiv 2404.08489), whole and in one file.
+
+Letters: B batch, L bands, P patch width, T tokens, R piece size, M model width, E inner channels, N states, K classes.
+docs/method.md says what is published and what had to be reconstructed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, silu
+
+from spectralmamba.errors import ModelError
+from spectralmamba.models.registry import register_model
+from spectralmamba.ops import selective_scan
+
+Orientation = Literal["neighbours", "pieces"]
+
+
+class GatedMerging(nn.Module):
+    """Gated spatial-spectral merging, GSSM: a patch becomes one spectrum.
+
+    A depthwise 3 × 3 and a pointwise convolution over the bands, then a sigmoid, weigh every value of the patch; the
+    weighted patch is summed over its pixels. L·9 + L + L² + L parameters: 22 620 at 145 bands, as published. The sum is
+    scaled by 2 / P², so that a gate of ½ everywhere gives the mean (reconstructed).
+
+    Shapes: `(B, L, P, P)` → `(B, L)`.
+    """
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(bands, bands, kernel_size=3, padding=1, groups=bands)
+        self.pointwise = nn.Conv2d(bands, bands, kernel_size=1)
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """Merge patches."""
+        gate = torch.sigmoid(self.pointwise(self.depthwise(patch)))  # (B, L, P, P)
+        return torch.einsum("blpq,blpq->bl", gate, patch) * (2 / patch[0, 0].numel())
+
+
+class PieceEmbedding(nn.Module):
+    """Piece-wise sequential scanning, PSS: a spectrum becomes a short sequence of embedded tokens.
+
+    "neighbours": T = ceil(L / R) tokens of R neighbouring bands. "pieces": R tokens, each a piece of ceil(L / R) bands. The
+    last token is padded with zeros. Each token is projected to the model's width and gets a learned position.
+
+    Shapes: `(B, L)` → `(B, T, M)`.
+    """
+
+    def __init__(self, bands: int, width: int, piece: int, orientation: Orientation) -> None:
+        super().__init__()
+        other = math.ceil(bands / piece)
+        if orientation == "neighbours":
+            self.tokens, self.token_bands = other, piece
+        else:
+            self.tokens, self.token_bands = piece, other
+        self.padding = self.tokens * self.token_bands - bands
+        self.projection = nn.Linear(self.token_bands, width)
+        self.position = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """Cut and embed spectra."""
+        tokens = pad(spectrum, (0, self.padding)).unflatten(1, (self.tokens, self.token_bands))  # (B, T, R)
+        return self.projection(tokens) + self.position  # (B, T, M)
+
+
+class SelectiveScan(nn.Module):
+    """The scan as a module without parameters, so that counters and hooks find it."""
+
+    def forward(
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+    ) -> Tensor:
+        """Scan; shapes as `selective_scan` has them."""
+        return selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True)
+
+    @staticmethod
+    def multiply_accumulates(tokens: int, channels: int, states: int) -> int:
+        """Count a sequence's multiply-accumulates.
+
+        For each token, channel and state four: Δ·A, (Δu)·B, decay·h + …, C·h; for each token and channel two: Δ·u and D·u.
+        Exponentials are not counted.
+        """
+        return tokens * channels * (4 * states + 2)
+
+
+class S6Block(nn.Module):
+    """The Mamba block (Gu and Dao 2023, figure 3): projection, causal convolution, selective scan, gate, projection.
+
+    Shapes: `(B, T, M)` → `(B, T, M)`.
+    """
+
+    def __init__(self, width: int, expansion: int, states: int, convolution: int) -> None:
+        super().__init__()
+        channels = expansion * width
+        self.delta_rank = math.ceil(width / 16)
+        self.states = states
+        self.input_projection = nn.Linear(width, 2 * channels, bias=False)
+        self.convolution = nn.Conv1d(channels, channels, convolution, groups=channels, padding=convolution - 1)
+        self.selection = nn.Linear(channels, self.delta_rank + 2 * states, bias=False)
+        self.delta_projection = nn.Linear(self.delta_rank, channels)
+        self.A_log = nn.Parameter(torch.arange(1, states + 1, dtype=torch.float32).log().repeat(channels, 1))
+        self.D = nn.Parameter(torch.ones(channels))
+        self.scan = SelectiveScan()
+        self.output_projection = nn.Linear(channels, width, bias=False)
+        self._initialise_delta(channels)
+
+    def _initialise_delta(self, channels: int) -> None:
+        """Start with steps spread evenly in the logarithm over 0.001 … 0.1, as Mamba does."""
+        bound = self.delta_rank**-0.5
+        nn.init.uniform_(self.delta_projection.weight, -bound, bound)
+        delta = torch.exp(torch.rand(channels) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
+        with torch.no_grad():
+            self.delta_projection.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # softplus⁻¹(Δ)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix a sequence's tokens."""
+        u, z = self.input_projection(x).chunk(2, dim=-1)  # each (B, T, E)
+        u = silu(self.convolution(u.mT)[..., : x.shape[1]].mT)  # (B, T, E)
+        selected = self.selection(u)  # (B, T, rank + 2 N)
+        low_rank, B, C = selected.split([self.delta_rank, self.states, self.states], dim=-1)
+        delta = low_rank @ self.delta_projection.weight.mT  # (B, T, E)
+        y = self.scan(u, delta, -torch.exp(self.A_log), B, C, self.D, self.delta_projection.bias)  # (B, T, E)
+        return self.output_projection(y * silu(z))  # (B, T, M)
+
+
+class SpectralMamba(nn.Module):
+    """Classify spectra, or the centre pixels of patches.
+
+    Args:
+        bands: L.
+        classes: K.
+        patch: P, odd; 1 is pixelwise.
+        piece: R of the piece-wise scanning, 1 … L.
+        orientation: "neighbours": tokens of R neighbouring bands; "pieces": R tokens.
+        width: M, the token's width inside the network.
+        expansion: E / M.
+        states: N.
+        convolution: Width of the causal convolution.
+        blocks: Number of S6 blocks.
+        dropout: Share of the pooled features that training drops.
+        linear_path: Whether a linear classifier of the spectrum (patchwise: of the patch's centre and its mean) is added to
+            the logits; it starts at zero and learns with the rest.
+
+    Shapes: `(B, L)` for P = 1, else `(B, L, P, P)` → logits `(B, K)`.
+
+    Raises:
+        ModelError: R is not in 1 … L.
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: int,
+        classes: int,
+        patch: int = 1,
+        piece: int = 6,
+        orientation: Orientation = "neighbours",
+        width: int = 32,
+        expansion: int = 2,
+        states: int = 16,
+        convolution: int = 4,
+        blocks: int = 1,
+        dropout: float = 0.1,
+        linear_path: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 1 <= piece <= bands:
+            raise ModelError("the piece size R does not fit the spectrum", found=piece, expected=f"1 to {bands} bands")
+        if orientation not in ("neighbours", "pieces"):
+            raise ModelError("unknown orientation of the pieces", found=orientation, expected="neighbours or pieces")
+        self.patch = patch
+        self.merging = GatedMerging(bands) if patch > 1 else None
+        self.embedding = PieceEmbedding(bands, width, piece, orientation)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(S6Block(width, expansion, states, convolution) for _ in range(blocks))
+        self.final_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, classes)
+        self.linear_path = nn.Linear(bands, classes, bias=False) if linear_path else None
+        if self.linear_path is not None:
+            nn.init.zeros_(self.linear_path.weight)
+
+    def features(self, spectrum: Tensor) -> Tensor:
+        """Map merged spectra `(B, L)` to what the head sees, `(B, M)`."""
+        x = self.embedding(spectrum)  # (B, T, M)
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(x))
+        return self.final_norm(x).mean(1)  # (B, M)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        spectrum = x if self.merging is None else self.merging(x)  # (B, L)
+        logits = self.head(self.dropout(self.features(spectrum)))  # (B, K)
+        if self.linear_path is not None:
+            logits = logits + self.linear_path(_centre(x))
+        return logits
+
+
+def _centre(x: Tensor) -> Tensor:
+    """Return the centre spectrum of a patch, `(B, L, P, P)` → `(B, L)`; spectra pass."""
+    return x if x.dim() == 2 else x[:, :, x.shape[2] // 2, x.shape[3] // 2]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"linear_path": True},
+    "paper": {"linear_path": False},
+}
+
+
+@register_model(presets=PRESETS)
+def spectral_mamba(
+    *,
+    bands: int,
+    classes: int,
+    patch: int = 1,
+    preset: str = "default",
+    piece: int | None = None,
+    orientation: Orientation | None = None,
+    width: int | None = None,
+    expansion: int | None = None,
+    states: int | None = None,
+    convolution: int | None = None,
+    blocks: int | None = None,
+    dropout: float | None = None,
+    linear_path: bool | None = None,
+) -> SpectralMamba:
+    """SpectralMamba; preset "paper" stays within the published size, "default" is the better classifier.
+
+    Options left None come from the preset, then from `SpectralMamba`'s defaults; a piece larger than the spectrum is cut to it
+    unless it was asked for.
+    """
+    asked = {
+        "piece": piece,
+        "orientation": orientation,
+        "width": width,
+        "expansion": expansion,
+        "states": states,
+        "convolution": convolution,
+        "blocks": blocks,
+        "dropout": dropout,
+        "linear_path": linear_path,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    return SpectralMamba(
+        bands=bands, classes=classes, patch=patch, **{"piece": min(6, bands), **PRESETS[preset], **given}
+    )

@@ -1,0 +1,140 @@
+"""The selective scan of S6 (Gu and Dao 2023, "Mamba", arXiv 2312.00752, section 3.2).
+
+Per sequence and channel d, with a state h of size N:
+
+    h_t = exp(Δ_t A_d) h_{t-1} + Δ_t B_t u_t,    y_t = C_t · h_t + D_d u_t
+
+`reference` is the definition, a loop over t that autograd differentiates; everything else is tested against it. `torch` is
+portable and has a backward of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from torch import Tensor
+
+from spectralmamba.errors import ModelError
+from spectralmamba.ops.selective_scan.reference import selective_scan_reference
+from spectralmamba.ops.selective_scan.torch import selective_scan_torch
+
+Backend = Literal["auto", "reference", "torch"]
+
+_IMPLEMENTATIONS = {"reference": selective_scan_reference, "torch": selective_scan_torch}
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    return_final_state: Literal[False] = False,
+    *,
+    backend: Backend = "auto",
+) -> Tensor: ...
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    *,
+    return_final_state: Literal[True],
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    return_final_state: bool = False,
+    *,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Scan sequences with a state-space model whose step and matrices depend on the input.
+
+    The state is kept in float32 for float32, float16 and bfloat16 inputs, in float64 if any input is float64.
+
+    Args:
+        u: Input, `(B, T, E)`.
+        delta: Step sizes, `(B, T, E)`.
+        A: State matrix, diagonal per channel, negative, `(E, N)`.
+        B: Input matrix of each token, `(B, T, N)`.
+        C: Output matrix of each token, `(B, T, N)`.
+        D: Skip weight, `(E,)`.
+        z: Gate, `(B, T, E)`: the output is multiplied by SiLU(z).
+        delta_bias: Added to `delta` first, `(E,)`.
+        delta_softplus: Whether the step is softplus(delta + delta_bias).
+        initial_state: State before the first token, `(B, E, N)`; zero if None.
+        return_final_state: Whether to return the state after the last token too.
+        backend: Which implementation; "auto" takes the fastest that runs on u's device.
+
+    Returns:
+        The output `(B, T, E)` in u's dtype; with `return_final_state` also the state `(B, E, N)`.
+
+    Raises:
+        ModelError: A tensor's shape does not fit, or the backend is unknown.
+    """
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    name = "torch" if backend == "auto" else backend
+    if name not in _IMPLEMENTATIONS:
+        raise ModelError(
+            "unknown selective scan backend", found=backend, expected=f"auto, {', '.join(_IMPLEMENTATIONS)}"
+        )
+    output, state = _IMPLEMENTATIONS[name](u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    return (output, state) if return_final_state else output
+
+
+def _check_shapes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+) -> None:
+    if u.dim() != 3 or A.dim() != 2:
+        raise ModelError(
+            "the selective scan takes u (B, T, E) and A (E, N)", found=f"u {tuple(u.shape)}, A {tuple(A.shape)}"
+        )
+    batch, tokens, channels = u.shape
+    states = A.shape[1]
+    expected = {
+        "delta": (delta, (batch, tokens, channels)),
+        "A": (A, (channels, states)),
+        "B": (B, (batch, tokens, states)),
+        "C": (C, (batch, tokens, states)),
+        "D": (D, (channels,)),
+        "z": (z, (batch, tokens, channels)),
+        "delta_bias": (delta_bias, (channels,)),
+        "initial_state": (initial_state, (batch, channels, states)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ModelError(f"{name} does not fit u {tuple(u.shape)}", found=tuple(tensor.shape), expected=shape)

@@ -1,0 +1,72 @@
+"""What training changes in a batch, in the units of the normalised bands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectralmamba.settings import Settings
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of gathered batches.
+
+    Attributes:
+        settings: The amplitudes.
+        values: Normalised spectra `(n, L)` that neighbour differences are taken from.
+        pairs: Positions `(m, 2)` of neighbouring pixels.
+    """
+
+    settings: Settings
+    values: Tensor
+    pairs: Tensor
+
+    def turn(self, neighbourhoods: Tensor, generator: torch.Generator) -> Tensor:
+        """Turn and mirror each neighbourhood `(B, P²)` at random; the centre stays."""
+        if not self.settings.turns_and_flips or neighbourhoods.shape[1] == 1:
+            return neighbourhoods
+        symmetries = _symmetries(self.settings.patch).to(neighbourhoods.device)  # (8, P²)
+        chosen = torch.randint(8, (len(neighbourhoods),), generator=generator, device=neighbourhoods.device)
+        return neighbourhoods.gather(1, symmetries[chosen])
+
+    def change(self, spectra: Tensor, generator: torch.Generator) -> Tensor:
+        """Change spectra `(B, P², L)`: brightness, offset, neighbour difference, noise, blocks of bands set to zero."""
+        settings, (batch, _, bands), device = self.settings, spectra.shape, spectra.device
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device)
+
+        if settings.brightness or settings.offset:
+            factor = 1 + settings.brightness * (2 * uniform(batch, 1, 1) - 1)
+            spectra = spectra * factor + settings.offset * (2 * uniform(batch, 1, 1) - 1)
+        if settings.neighbour_difference and len(self.pairs):
+            pairs = self.pairs[torch.randint(len(self.pairs), (batch,), generator=generator, device=device)]
+            difference = self.values[pairs[:, 0]] - self.values[pairs[:, 1]]  # (B, L)
+            sign = torch.where(uniform(batch, 1) < 0.5, -settings.neighbour_difference, settings.neighbour_difference)
+            spectra = spectra + (sign * difference)[:, None]
+        if settings.noise:
+            spectra = spectra + settings.noise * torch.randn(spectra.shape, generator=generator, device=device)
+        if settings.band_dropout:
+            blocks = -(-bands // settings.band_block)
+            kept = (uniform(batch, 1, blocks) >= settings.band_dropout).repeat_interleave(settings.band_block, -1)
+            spectra = spectra * kept[..., :bands]
+        return spectra
+
+    def mix(self, spectra: Tensor, targets: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Mix each spectrum `(B, P², L)` and target `(B, K)` with another of the batch (mixup)."""
+        if not self.settings.mixup:
+            return spectra, targets
+        weight = float(random.beta(self.settings.mixup, self.settings.mixup))
+        other = torch.from_numpy(random.permutation(len(spectra))).to(spectra.device)
+        return spectra.lerp(spectra[other], 1 - weight), targets.lerp(targets[other], 1 - weight)
+
+
+def _symmetries(patch: int) -> Tensor:
+    """Return the positions `(8, P²)` that the square's eight symmetries send each pixel to."""
+    square = torch.arange(patch * patch).view(patch, patch)
+    turned = [torch.rot90(square, quarter) for quarter in range(4)]
+    return torch.stack([view.flatten() for square_ in turned for view in (square_, square_.T)])

@@ -1,0 +1,306 @@
+"""A trained classifier: network, input transform and card, kept in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from spectralmamba.errors import ClassifierError, SettingsError, SpectralMambaError
+from spectralmamba.files import atomic_output
+from spectralmamba.models import create_model
+from spectralmamba.pixels import Pixels, as_input
+from spectralmamba.transforms import InputTransform
+
+FORMAT = "spectralmamba-classifier/1"
+# Wavelengths of a scene may differ from the training scene's by this much: products print them to 0.01 nm or so, and
+# calibrations of one sensor drift by tenths of a nanometre.
+WAVELENGTH_TOLERANCE_NM = 1.0
+_CARD_KEYS = ("format", "classes", "bands", "normalisation", "settings", "split", "scores", "versions", "data", "model")
+
+
+class Tile(NamedTuple):
+    """A part of a map: where it lies, class ids `(h, w)` (0 nodata) and probabilities `(K, h, w)` (NaN nodata)."""
+
+    rows: slice
+    columns: slice
+    ids: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass
+class Classifier:
+    """What `fit` returns: it tells the class of each pixel of a scene.
+
+    Attributes:
+        network: Maps normalised spectra or patches to logits.
+        transform: Normalises spectra.
+        card: What is known of it: classes, bands, normalisation, settings, split, scores, versions, data, model.
+    """
+
+    network: nn.Module
+    transform: InputTransform
+    card: dict[str, Any]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Class ids `(K,)`, ascending, in the order of the logits."""
+        return np.array([entry["id"] for entry in self.card["classes"]])
+
+    @property
+    def patch(self) -> int:
+        """P, the width of the neighbourhood."""
+        return self.card["model"]["patch"]
+
+    @property
+    def bands(self) -> np.ndarray:
+        """Positions of the bands it uses, counted from 0."""
+        return np.array(self.card["bands"]["used"]) - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.transform.mean.device
+
+    def to(self, device: torch.device | str) -> Classifier:
+        """Move it to a device and return it."""
+        self.network.to(device)
+        self.transform.to(device)
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the classifier to one safetensors file, atomically; the card is JSON in its header."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"transform.{name}": tensor for name, tensor in self.transform.state_dict().items()}
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with atomic_output(path) as temporary:
+            save_file(contiguous, temporary, {"card": json.dumps(self.card, allow_nan=False)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Classifier:
+        """Read a classifier and check all of it.
+
+        Args:
+            path: A file that `save` wrote.
+            device: "auto" (a GPU if there is one), or torch's name of a device.
+
+        Raises:
+            ClassifierError: The file is missing, damaged, not a classifier, or its parts do not fit each other.
+        """
+        card, tensors = _read(path)
+        try:
+            network = build_network(card["model"], len(card["bands"]["used"]), len(card["classes"]), device="meta")
+            transform = InputTransform(len(card["bands"]["used"])).to("meta")
+        except (SpectralMambaError, KeyError, TypeError) as error:
+            raise ClassifierError("the card does not describe a model", file=path, found=error) from error
+        for prefix, module in (("network.", network), ("transform.", transform)):
+            part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            _check_tensors(path, prefix, module, part)
+            module.load_state_dict(part, assign=True)
+        return cls(network.eval(), transform, card).to(find_device(device))
+
+    def predict(self, scene: xr.DataArray) -> xr.DataArray:
+        """Return the class id of each pixel, `(y, x)` uint16 with 0 for nodata, on the scene's grid."""
+        result = np.zeros(scene.shape[1:], np.uint16)
+        for tile in self.tiles(scene):
+            result[tile.rows, tile.columns] = tile.ids
+        attrs = {
+            "class_names": {entry["id"]: entry["name"] for entry in self.card["classes"]},
+            "class_colors": {entry["id"]: entry["color"] for entry in self.card["classes"]},
+        }
+        return xr.DataArray(result, dims=("y", "x"), coords=_grid_coordinates(scene), attrs=attrs, name="class")
+
+    def predict_proba(self, scene: xr.DataArray) -> xr.DataArray:
+        """Return class probabilities, `(class, y, x)` float32 with NaN for nodata, on the scene's grid."""
+        result = np.full((len(self.classes), *scene.shape[1:]), np.nan, np.float32)
+        for tile in self.tiles(scene):
+            result[:, tile.rows, tile.columns] = tile.probabilities
+        coordinates = _grid_coordinates(scene) | {"class": self.classes}
+        return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="probability")
+
+    def tiles(self, scene: xr.DataArray, size: int = 512, batch_size: int = 2048) -> Iterator[Tile]:
+        """Classify a scene tile by tile; each tile is read with a halo of the patch's reach.
+
+        Args:
+            scene: `(band, y, x)`, with the bands that the classifier was trained with.
+            size: Rows and columns of a tile.
+            batch_size: Pixels the network takes at a time.
+
+        Raises:
+            ClassifierError: The scene has other bands.
+        """
+        self.check_scene(scene)
+        height, width = scene.shape[1:]
+        reach = self.patch // 2
+        for top in range(0, height, size):
+            for left in range(0, width, size):
+                rows, columns = slice(top, min(top + size, height)), slice(left, min(left + size, width))
+                halo_top, halo_left = max(0, top - reach), max(0, left - reach)
+                window = scene.isel(y=slice(halo_top, rows.stop + reach), x=slice(halo_left, columns.stop + reach))
+                inner = (
+                    slice(rows.start - halo_top, rows.stop - halo_top),
+                    slice(columns.start - halo_left, columns.stop - halo_left),
+                )
+                yield Tile(rows, columns, *self._classify(window, inner, batch_size))
+
+    def _classify(
+        self, window: xr.DataArray, inner: tuple[slice, slice], batch_size: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and probabilities of the inner part of a window."""
+        pixels = Pixels.from_scene(window, self.bands, self.device)
+        wanted = np.zeros(window.shape[1:], bool)
+        wanted[inner] = True
+        positions = pixels.at(wanted)
+        found = self.probabilities(pixels, positions, batch_size).cpu().numpy()  # (m, K)
+        probabilities = np.full((len(self.classes), *wanted.shape), np.nan, np.float32)
+        ids = np.zeros(wanted.shape, np.uint16)
+        where = (pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy())
+        probabilities[:, where[0], where[1]] = found.T
+        ids[where] = self.classes[found.argmax(1)]
+        return ids[inner], probabilities[:, *inner]
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int = 2048) -> Tensor:
+        """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""
+        self.network.eval()
+        values = self.transform(pixels.values)
+        parts = [
+            self.network(as_input(values[pixels.neighbourhoods(batch, self.patch)])).softmax(1)
+            for batch in positions.split(batch_size)
+            if len(batch)
+        ]
+        return torch.cat(parts) if parts else values.new_zeros(0, len(self.classes))
+
+    def check_scene(self, scene: xr.DataArray) -> None:
+        """Check that a scene has the bands that the classifier was trained with.
+
+        Raises:
+            ClassifierError: Another number of bands, other wavelengths, or a band it needs is not good; names the difference.
+        """
+        bands, source = self.card["bands"], scene.attrs.get("source")
+        if scene.sizes["band"] != bands["count"]:
+            raise ClassifierError(
+                "the scene has another number of bands than the classifier was trained with",
+                file=source,
+                found=scene.sizes["band"],
+                expected=bands["count"],
+                remedy="Use a scene of the same product, or train on this one.",
+            )
+        trained = np.array([np.nan if value is None else value for value in bands["wavelength"]])
+        here = scene["wavelength"].values
+        apart = np.abs(trained - here) > WAVELENGTH_TOLERANCE_NM
+        if apart.any():
+            first = int(np.argmax(apart))
+            raise ClassifierError(
+                f"{apart.sum()} bands lie at other wavelengths than the classifier's, the first is band {first + 1}",
+                file=source,
+                found=f"{here[first]:.2f} nm",
+                expected=f"{trained[first]:.2f} nm within {WAVELENGTH_TOLERANCE_NM} nm",
+                remedy="Use a scene of the same sensor, or train on this one.",
+            )
+        missing = [number for number in bands["used"] if scene.attrs.get("bad_band_reasons", {}).get(number) == NO_DATA]
+        if missing:
+            raise ClassifierError(
+                "bands that the classifier needs hold no data in this scene", file=source, found=f"bands {missing}"
+            )
+
+
+NO_DATA = "only nodata"
+
+
+def build_network(
+    model: dict[str, Any], bands: int, classes: int, device: torch.device | str | None = None
+) -> nn.Module:
+    """Build the network that a card's `model` entry describes."""
+    with torch.device(device or "cpu"):
+        return create_model(
+            model["name"],
+            bands=bands,
+            classes=classes,
+            patch=model["patch"],
+            preset=model["preset"],
+            **model["options"],
+        )
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is a GPU if torch finds one, else the CPU.
+
+    Raises:
+        SettingsError: torch has no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError("this device is not available", found=name, expected="auto, cpu or cuda") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what results depend on."""
+    packages = ("spectralmamba", "torch", "numpy", "scipy", "scikit-learn", "rasterio", "xarray")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+
+
+def _grid_coordinates(scene: xr.DataArray) -> dict[str, xr.DataArray]:
+    return {name: scene[name] for name in ("y", "x", "spatial_ref") if name in scene.coords}
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    file = Path(path)
+    if not file.is_file():
+        what = "this is a folder, not a classifier" if file.is_dir() else "there is no such file"
+        raise ClassifierError(what, file=path, expected="a model.safetensors that training wrote")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            text = (opened.metadata() or {}).get("card")
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ClassifierError(
+            "this is not a whole safetensors file",
+            file=path,
+            found=f"{file.stat().st_size} bytes; {error}",
+            remedy="Copy the file again, or train again.",
+        ) from error
+    if text is None:
+        raise ClassifierError("the file has no card", file=path, expected=f"a classifier ({FORMAT})")
+    try:
+        card = json.loads(text)
+    except ValueError as error:
+        raise ClassifierError("the card is not JSON", file=path, found=error) from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        raise ClassifierError("unknown kind of classifier", file=path, found=found, expected=FORMAT)
+    missing = [key for key in _CARD_KEYS if key not in card]
+    if missing:
+        raise ClassifierError("the card is incomplete", file=path, found=f"no {', '.join(missing)}")
+    return card, tensors
+
+
+def _check_tensors(path: str | os.PathLike[str], prefix: str, module: nn.Module, part: dict[str, Tensor]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in part.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ClassifierError(
+                f"the tensor {prefix}{name} does not fit the card",
+                file=path,
+                found=found.get(name, "none"),
+                expected=expected.get(name, "none"),
+            )
+        if not torch.isfinite(part[name]).all():
+            raise ClassifierError(f"the tensor {prefix}{name} holds NaN or infinity", file=path)

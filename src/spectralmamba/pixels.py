@@ -1,0 +1,114 @@
+"""The valid pixels of a scene on the device, and neighbourhoods gathered from them.
+
+A scene is small next to the patches it would become, so no patch is ever stored: a batch is pixel positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+# Values read at a time: 64 MiB of float32.
+_BLOCK_VALUES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Spectra of the valid pixels of a scene or a part of it.
+
+    Attributes:
+        values: Spectra `(n, L)`, float32.
+        grid: Position of each pixel's spectrum in `values`, −1 where there is none, `(H, W)` int64.
+        rows: Row of each spectrum, `(n,)` int64.
+        columns: Column of each spectrum, `(n,)` int64.
+    """
+
+    values: Tensor
+    grid: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    @classmethod
+    def from_scene(cls, scene: xr.DataArray, bands: np.ndarray, device: torch.device | str = "cpu") -> Pixels:
+        """Read the pixels whose `bands` are all finite, a block of rows at a time.
+
+        Args:
+            scene: `(band, y, x)`.
+            bands: Positions of the bands to take, counted from 0.
+            device: Where the spectra go.
+        """
+        _, height, width = scene.shape
+        step = max(1, _BLOCK_VALUES // max(1, len(bands) * width))
+        spectra, valid = [], np.zeros((height, width), bool)
+        for start in range(0, height, step):
+            block = scene.isel(band=bands, y=slice(start, start + step)).values  # (L, h, W)
+            finite = np.isfinite(block).all(0)
+            valid[start : start + step] = finite
+            spectra.append(torch.from_numpy(np.ascontiguousarray(block[:, finite].T, np.float32)).to(device))
+        values = torch.cat(spectra) if spectra else torch.zeros(0, len(bands), device=device)
+        rows, columns = (torch.from_numpy(index).to(device) for index in np.nonzero(valid))
+        grid = torch.full((height, width), -1, dtype=torch.int64, device=device)
+        grid[rows, columns] = torch.arange(len(rows), device=device)
+        return cls(values, grid, rows, columns)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def with_values(self, values: Tensor) -> Pixels:
+        """Return the same pixels with other spectra `(n, L')`."""
+        return Pixels(values, self.grid, self.rows, self.columns)
+
+    def at(self, mask: np.ndarray) -> Tensor:
+        """Return the positions in `values` of the valid pixels under a mask `(H, W)`, row by row."""
+        under = self.grid[torch.from_numpy(np.ascontiguousarray(mask)).to(self.grid.device)]
+        return under[under >= 0]
+
+    def neighbourhoods(self, positions: Tensor, patch: int) -> Tensor:
+        """Return the positions `(m, P²)` of the pixels around each of `positions` `(m,)`, row by row.
+
+        A neighbour that is missing, by nodata or beyond the border, is replaced by the centre.
+        """
+        reach = patch // 2
+        offsets = torch.arange(-reach, reach + 1, device=self.grid.device)
+        rows = self.rows[positions, None, None] + offsets[:, None]  # (m, P, 1)
+        columns = self.columns[positions, None, None] + offsets  # (m, 1, P)
+        height, width = self.grid.shape
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)  # (m, P, P)
+        neighbours = self.grid[rows.clamp(0, height - 1), columns.clamp(0, width - 1)]
+        centres = positions[:, None, None].expand_as(neighbours)
+        return torch.where(inside & (neighbours >= 0), neighbours, centres).flatten(1)
+
+    def neighbour_pairs(self, area: np.ndarray | None = None) -> Tensor:
+        """Return the positions `(m, 2)` of all pairs of a pixel and its right or lower neighbour.
+
+        Args:
+            area: Mask `(H, W)` that both pixels must lie in; the whole scene if None.
+        """
+        grid = self.grid
+        if area is not None:
+            grid = torch.where(torch.from_numpy(np.ascontiguousarray(area)).to(grid.device), grid, -1)
+        right = torch.stack([grid[:, :-1], grid[:, 1:]], -1).flatten(0, 1)
+        lower = torch.stack([grid[:-1], grid[1:]], -1).flatten(0, 1)
+        pairs = torch.cat([right, lower])
+        return pairs[(pairs >= 0).all(1)]
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of the spectra and where they lie."""
+        digest = hashlib.sha256(str(tuple(self.grid.shape)).encode())
+        for tensor in (self.rows, self.columns, self.values):
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        return digest.hexdigest()
+
+
+def as_input(spectra: Tensor) -> Tensor:
+    """Bring gathered spectra `(B, P², L)` to the form that networks take: `(B, L)` for P = 1, else `(B, L, P, P)`."""
+    batch, count, bands = spectra.shape
+    if count == 1:
+        return spectra[:, 0]
+    patch = round(count**0.5)
+    return spectra.mT.reshape(batch, bands, patch, patch)

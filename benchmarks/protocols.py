@@ -1,0 +1,99 @@
+"""The protocols that accuracies are reported on: real scenes, their labels and their named splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import xarray as xr
+
+from spectralmamba import open_labels, open_scene, split_disjoint, split_random
+from spectralmamba.scenes.palette import default_colors
+from spectralmamba.splits import Split
+
+
+def data_folder() -> Path:
+    """Return the folder of reference data: SPECTRALMAMBA_DATA, or ../shared/data beside the checkout."""
+    return Path(os.environ.get("SPECTRALMAMBA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@cache
+def salinas_a() -> tuple[xr.DataArray, xr.DataArray]:
+    """Salinas-A, AVIRIS, 83 × 86 pixels, 6 classes."""
+    folder = data_folder() / "salinas_a"
+    scene = open_scene(folder / "salinasA.mat").load()
+    return scene, open_labels(folder / "salinasA_gt.mat", scene)
+
+
+@cache
+def botswana() -> tuple[xr.DataArray, xr.DataArray]:
+    """Botswana, EO-1 Hyperion, the 3 248 labelled pixels of 1476 × 256; all others are nodata."""
+    content = scipy.io.loadmat(data_folder() / "botswana" / "Botswana_pixels.mat")
+    height, width = content["shape"][0]
+    rows, columns = content["row"][0].astype(int), content["col"][0].astype(int)
+    bands = content["spectra"].shape[1]
+    cube = np.full((bands, height, width), np.nan, np.float32)
+    cube[:, rows, columns] = content["spectra"].T
+    unknown = np.full(bands, np.nan)
+    coordinates = {
+        "band": np.arange(1, bands + 1),
+        "wavelength": ("band", unknown),
+        "fwhm": ("band", unknown),
+        "good": ("band", np.ones(bands, bool)),
+    }
+    scene = xr.DataArray(cube, dims=("band", "y", "x"), coords=coordinates, attrs={"source": "Botswana_pixels.mat"})
+    ids = np.zeros((height, width), np.int32)
+    ids[rows, columns] = content["label"][0]
+    present = [int(id_) for id_ in np.unique(ids) if id_]
+    attrs = {"class_names": {id_: f"class {id_}" for id_ in present}, "class_colors": default_colors(present)}
+    return scene, xr.DataArray(ids, dims=("y", "x"), attrs=attrs)
+
+
+@cache
+def enmap_potsdam() -> tuple[xr.DataArray, xr.DataArray]:
+    """Part of an EnMAP scene of Potsdam, 160 × 96 pixels of 30 m, 6 classes."""
+    folder = data_folder() / "enmap_potsdam"
+    scene = open_scene(folder / "enmap_potsdam_west.tif").load()
+    return scene, open_labels(folder / "landcover_west.tif", scene)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A scene with its labels and a split for each seed and patch width.
+
+    Attributes:
+        name: As reported, "salinas-a/5".
+        data: Returns scene and labels.
+        split: Makes the split of labels, seed and patch width.
+        seeded: Whether another seed is another split.
+    """
+
+    name: str
+    data: Callable[[], tuple[xr.DataArray, xr.DataArray]]
+    split: Callable[[xr.DataArray, int, int], Split]
+    seeded: bool = True
+
+
+def _random(per_class: int) -> Callable[[xr.DataArray, int, int], Split]:
+    return lambda labels, seed, patch: split_random(labels, per_class=per_class, seed=seed, patch=patch)
+
+
+def _columns(labels: xr.DataArray, seed: int, patch: int) -> Split:
+    return split_disjoint(labels, method="columns", boundary=64, buffer=0, seed=seed, patch=patch)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("salinas-a/5", salinas_a, _random(5)),
+        Protocol("botswana/5", botswana, _random(5)),
+        Protocol("botswana/10", botswana, _random(10)),
+        Protocol("botswana/30", botswana, _random(30)),
+        Protocol("enmap-potsdam/columns", enmap_potsdam, _columns, seeded=False),
+    )
+}

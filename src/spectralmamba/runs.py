@@ -1,0 +1,254 @@
+"""A run: train, map, evaluate and report, everything kept in one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import xarray as xr
+
+from spectralmamba.classifier import Classifier, versions
+from spectralmamba.errors import OutputError, SplitError
+from spectralmamba.evaluation import Scores, evaluate, summarize
+from spectralmamba.files import write_json
+from spectralmamba.mapping import MapFiles, map_scene
+from spectralmamba.report import write_report, write_summary_report
+from spectralmamba.scenes.summary import class_spectra, write_overview
+from spectralmamba.settings import Settings
+from spectralmamba.splits import Split
+from spectralmamba.training import Progress, fit
+
+_LOG_LINES = 200
+
+
+@dataclass
+class Run:
+    """One folder with everything that belongs to one training.
+
+    Attributes:
+        folder: Where it is kept.
+        seconds: Wall time of each stage so far.
+    """
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Path:
+        """The classifier's file."""
+        return self.folder / "model.safetensors"
+
+    def train(
+        self,
+        scene: xr.DataArray,
+        labels: xr.DataArray,
+        split: Split | None,
+        settings: Settings,
+        *,
+        device: str = "auto",
+        resume: bool = False,
+        on_step: Callable[[Progress], None] | None = None,
+    ) -> Classifier:
+        """Train, and keep settings, split, log, picture, spectra and classifier.
+
+        With `resume`, a finished training is only loaded, and an unfinished one goes on from its checkpoint. Raises as `fit` does.
+        """
+        if resume and self.model.is_file():
+            return Classifier.load(self.model, device)
+        with self._timed("train"):
+            settings.save(self.folder / "settings.toml")
+            if split is not None:
+                split.with_patch(settings.patch).save(self.folder / "split.tif", labels)
+            with _Log(self.folder / "log.jsonl", resume, on_step) as log:
+                classifier = fit(
+                    scene,
+                    labels,
+                    split,
+                    settings,
+                    device=device,
+                    on_step=log,
+                    checkpoint=self.folder / "checkpoint.safetensors",
+                    resume=resume and (self.folder / "checkpoint.safetensors").is_file(),
+                )
+        write_overview(scene, self.folder / "overview.tif")
+        write_json(
+            self.folder / "spectra.json",
+            class_spectra(scene, labels, labels.values > 0 if split is None else split.train),
+        )
+        classifier.save(self.model)
+        return classifier
+
+    def map(
+        self, classifier: Classifier, scene: xr.DataArray, on_tile: Callable[[int, int], None] | None = None
+    ) -> MapFiles:
+        """Map the whole scene to `map.tif` and `map_confidence.tif`."""
+        with self._timed("map"):
+            return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile)
+
+    def evaluate(self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, split: Split) -> Scores:
+        """Score the classifier on the test pixels; keep the scores in `scores.json` and in the classifier's card."""
+        with self._timed("evaluate"):
+            scores = evaluate(classifier.predict(scene), labels, where=split.test)
+        record = scores.to_dict()
+        classifier.card["scores"] = {
+            key: record[key] for key in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "test_pixels")
+        }
+        classifier.save(self.model)
+        model = {key: value for key, value in classifier.card["model"].items() if key != "options"}
+        write_json(
+            self.folder / "scores.json",
+            record
+            | {
+                "split": split.with_patch(classifier.patch).record,
+                "versions": versions(),
+                "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+                "peak_memory_bytes": peak_memory(),
+                "model": model,
+                "scene": classifier.card["data"] | {"crs": _crs(scene), "label_report": labels.attrs.get("report", {})},
+            },
+        )
+        return scores
+
+    def report(self) -> Path:
+        """Write `report.html` from what the folder holds."""
+        return write_report(self.folder)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+
+def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False) -> Path:
+    """Make a folder for results; one that holds something is taken only with `overwrite` or `resume`.
+
+    Raises:
+        OutputError: The folder holds files, is a file, or cannot be written.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("the output folder is a file", file=folder, remedy="Choose another name with --out.")
+    if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
+        raise OutputError(
+            "the output folder holds files already",
+            file=folder,
+            remedy="Choose another one with --out, write over it with --overwrite, or go on with --resume.",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError("cannot make the output folder", file=folder, found=error.strerror) from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError("the output folder is not writable", file=folder, remedy="Choose another one with --out.")
+    if overwrite and not resume:
+        for name in RESULT_FILES:
+            (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+RESULT_FILES = (
+    "checkpoint.safetensors",
+    "log.jsonl",
+    "map.tif",
+    "map.tif.aux.xml",
+    "map_confidence.tif",
+    "model.safetensors",
+    "overview.tif",
+    "report.html",
+    "scores.json",
+    "settings.toml",
+    "spectra.json",
+    "split.tif",
+    "summary.json",
+)
+
+
+def write_summary(folder: Path, scores: dict[int, Scores]) -> Path:
+    """Write `summary.json` and `report.html` of several seeds' runs, and return the report's path."""
+    write_json(folder / "summary.json", summarize(list(scores.values()), list(scores)))
+    return write_summary_report(folder)
+
+
+def split_beside(model: Path, labels: xr.DataArray) -> Split | None:
+    """Return the split that was stored beside a classifier, None if there is none.
+
+    Raises:
+        SplitError: It is of another grid than the labels.
+    """
+    path = model.parent / "split.tif"
+    if not path.is_file():
+        return None
+    split, _ = Split.load(path)
+    if split.test.shape != labels.shape:
+        raise SplitError(
+            "the split beside the classifier is of another scene",
+            file=path,
+            found=split.test.shape,
+            expected=labels.shape,
+            remedy="Score all labelled pixels with --all.",
+        )
+    return split
+
+
+def peak_memory() -> int | None:
+    """Return the most memory that this process has held, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _crs(scene: xr.DataArray) -> str | None:
+    return scene.rio.crs.to_string() if scene.rio.crs is not None else None
+
+
+class _Log:
+    """Writes a line of `log.jsonl` every few steps; going on drops the lines after the checkpoint."""
+
+    def __init__(self, path: Path, resume: bool, on_step: Callable[[Progress], None] | None) -> None:
+        self._path, self._resume, self._on_step = path, resume and path.is_file(), on_step
+        self._start = time.perf_counter()
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        file = self._file = self._file or self._open(progress.step)
+        if progress.step % max(1, progress.steps // _LOG_LINES) == 0 or progress.step == progress.steps:
+            line = {key: value for key, value in dataclasses.asdict(progress).items() if key != "steps"}
+            line = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in line.items()}
+            line["seconds"] = round(time.perf_counter() - self._start, 3)
+            file.write(json.dumps({key: _json_number(value) for key, value in line.items()}) + "\n")
+            file.flush()
+        if self._on_step is not None:
+            self._on_step(progress)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _open(self, first: int) -> TextIO:
+        kept = []
+        if self._resume:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first]
+        file = self._path.open("w", encoding="utf-8")
+        file.writelines(line + "\n" for line in kept)
+        return file
+
+
+def _json_number(value: float) -> float | None:
+    return value if np.isfinite(value) else None

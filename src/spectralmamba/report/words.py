@@ -1,0 +1,185 @@
+"""Numbers and sentences as the report prints them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+NOT_AVAILABLE = "n/a"
+SPACE = "\u202f"  # narrow and unbreakable: between a number and its unit, between thousands
+LONGEST_LIST = 12
+SMALL_LEAK = 0.01  # of the test pixels: even if all were right because of it, the scores move by one point
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether this is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def count(value: Any) -> str:
+    """A whole number with its thousands apart, `10 249`."""
+    return f"{round(value):,}".replace(",", SPACE) if is_number(value) else NOT_AVAILABLE
+
+
+def counted(value: Any, one: str, many: str | None = None) -> str:
+    """A count and its noun, `1 pixel`, `12 pixels`."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"
+
+
+def decimal(value: Any, digits: int = 3) -> str:
+    """A number with so many decimals."""
+    return f"{value:.{digits}f}".replace("-", "−") if is_number(value) else NOT_AVAILABLE
+
+
+def short(value: Any) -> str:
+    """A number with at most four significant digits."""
+    if not is_number(value):
+        return NOT_AVAILABLE
+    text = count(value) if abs(value) >= 1000 and value == round(value) else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def measured(value: Any, unit: str) -> str:
+    """A value and its unit, `1 pixel`, `4.2 pixels`."""
+    if not is_number(value):
+        return NOT_AVAILABLE
+    number = f"{value:.3g}" if abs(value) < 1000 else count(value)
+    return f"{number}{SPACE}{'pixel' if unit == 'pixels' and value == 1 else unit}"
+
+
+def percent(share: Any, digits: int = 2) -> str:
+    """A share in percent; what is not quite all or nothing is never rounded to it."""
+    if not is_number(share):
+        return NOT_AVAILABLE
+    step = 10.0**-digits
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) == 100:
+        return f"> {100 - step:.{digits}f}{SPACE}%"
+    if share > 0 and float(text) == 0:
+        return f"< {step:.{digits}f}{SPACE}%"
+    return f"{text.replace('-', '−')}{SPACE}%"
+
+
+def percent_range(bounds: Any, digits: int = 1) -> str:
+    """An interval in percent, `97.1–98.9 %`; empty if there is none."""
+    if not _is_range(bounds):
+        return ""
+    return f"{100 * bounds[0]:.{digits}f}–{100 * bounds[1]:.{digits}f}{SPACE}%"
+
+
+def decimal_range(bounds: Any, digits: int = 3) -> str:
+    """An interval, `0.951–0.972`; empty if there is none."""
+    if not _is_range(bounds):
+        return ""
+    return f"{decimal(bounds[0], digits)}–{decimal(bounds[1], digits)}"
+
+
+def _is_range(bounds: Any) -> bool:
+    return isinstance(bounds, Sequence) and len(bounds) == 2 and all(is_number(bound) for bound in bounds)
+
+
+def duration(seconds: Any) -> str:
+    """A time span in the units a person would use."""
+    if not is_number(seconds):
+        return NOT_AVAILABLE
+    if seconds < 60:
+        return f"{seconds:.{2 if seconds < 10 else 1}f}{SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{SPACE}min {rest}{SPACE}s"
+    return f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
+
+
+def memory(size: Any) -> str:
+    """A number of bytes in MiB or GiB."""
+    if not is_number(size):
+        return NOT_AVAILABLE
+    mebibytes = size / 2**20
+    return f"{mebibytes / 1024:.2f}{SPACE}GiB" if mebibytes >= 1024 else f"{mebibytes:.0f}{SPACE}MiB"
+
+
+def value(content: Any) -> str:
+    """A setting's value; long lists are cut and say how long they are."""
+    if content is None:
+        return NOT_AVAILABLE
+    if content in ({}, [], ()):
+        return "none"
+    if isinstance(content, bool):
+        return "true" if content else "false"
+    if isinstance(content, float):
+        return f"{content:g}" if math.isfinite(content) else NOT_AVAILABLE
+    if isinstance(content, (list, tuple)):
+        shown = ", ".join(value(item) for item in content[:LONGEST_LIST])
+        return shown if len(content) <= LONGEST_LIST else f"{shown}, … ({len(content)} values)"
+    if isinstance(content, Mapping):
+        return ", ".join(f"{key}: {value(item)}" for key, item in content.items())
+    return str(content)
+
+
+def facts(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Names and values of a nested table, `training.epochs` and `200`."""
+    found = []
+    for key, item in content.items():
+        if isinstance(item, Mapping) and item:
+            found += facts(item, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value(item)))
+    return found
+
+
+def neighbourhood(patch: Any) -> str:
+    """The neighbourhood of a patch width, `3 × 3 neighbourhood`."""
+    return f"{patch}{SPACE}×{SPACE}{patch} neighbourhood" if is_number(patch) else "neighbourhood"
+
+
+def independence(record: Mapping[str, Any]) -> str:
+    """How far the test pixels lie from the training pixels, and what that means for the scores.
+
+    Args:
+        record: The split's record.
+    """
+    return " ".join(part for part in (_leak_sentence(record), _distance_sentence(record)) if part)
+
+
+def _leak_sentence(record: Mapping[str, Any]) -> str:
+    leaks, patch = record.get("leaks") or {}, record.get("patch")
+    near, test = leaks.get("test_near_training"), record.get("test_pixels")
+    if not is_number(near):
+        return "The split's record does not say how many test pixels lie near training pixels."
+    if near > 0:
+        share = leaks.get("share_of_test")
+        effect = (
+            "which flatters the scores a little" if is_number(share) and share < SMALL_LEAK else "so the scores flatter"
+        )
+        return (
+            f"{percent(share, 1)} of the test pixels ({count(near)} of {count(test)}) {'has' if near == 1 else 'have'} "
+            f"a training pixel inside their {neighbourhood(patch)}, {effect}: "
+            "part of what is tested was seen in training."
+        )
+    if patch == 1:
+        sentence = "The network looks at single pixels, so no test pixel shares its input with a training pixel."
+    else:
+        sentence = (
+            f"No test pixel has a training pixel inside its {neighbourhood(patch)}: the split is clean in this sense."
+        )
+        minimum = (record.get("distance") or {}).get("minimum")
+        if is_number(minimum) and is_number(patch) and minimum < patch:
+            sentence += f" Neighbourhoods still share pixels where the two lie fewer than {patch} pixels apart."
+    if str(record.get("method", "")).startswith("random"):
+        sentence += (
+            " Test pixels still come from the same areas as training pixels, which makes them easier than a new area."
+        )
+    return sentence
+
+
+def _distance_sentence(record: Mapping[str, Any]) -> str:
+    distance = record.get("distance") or {}
+    minimum, median = distance.get("minimum"), distance.get("median")
+    if not is_number(minimum) or not is_number(median):
+        return ""
+    unit = str(distance.get("unit", "pixels"))
+    return (
+        f"Half of the test pixels lie within {measured(median, unit)} of a training pixel; "
+        f"the nearest lies {measured(minimum, unit)} away."
+    )

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from report_example import HOSTILE, Example, make_run
+from report_reader import Reader, read
+
+from spectralmamba.errors import OutputError, SpectralMambaError
+from spectralmamba.report import write_report
+
+SECTIONS = (
+    "Scores",
+    "Pictures",
+    "Classes",
+    "Confusion matrix",
+    "Mean spectra of the training pixels",
+    "Training",
+    "Split",
+    "Settings and cost",
+    "How to cite",
+)
+
+
+@pytest.fixture
+def page(run_folder: Path) -> Reader:
+    return read(write_report(run_folder))
+
+
+def change_scores(folder: Path, **changes: object) -> None:
+    path = folder / "scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_the_report_lies_in_the_folder_and_has_every_section(run_folder: Path) -> None:
+    path = write_report(str(run_folder))
+    assert path == run_folder / "report.html"
+    assert read(path).headings == list(SECTIONS)
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_script_runs(page: Reader) -> None:
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    loads = [value for _, name, value in page.attributes if name in ("src", "srcset", "data", "xlink:href")]
+    assert loads
+    assert all(value.startswith("data:image/png;base64,") for value in loads)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    styles = [value for _, name, value in page.attributes if name == "style"]
+    assert not [style for style in styles if "url(" in style]
+
+
+def test_every_picture_says_in_words_and_numbers_what_it_shows(page: Reader) -> None:
+    assert len(page.images) == 5
+    assert all(re.search(r"\d", image["alt"]) for image in page.images)
+    charts = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert len(charts) == 1 + 5 + 2 + 1
+    assert all(re.search(r"\d", chart) for chart in charts)
+
+
+def test_a_hostile_class_name_is_text_not_markup(run_folder: Path) -> None:
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert HOSTILE in Reader(html).text
+
+
+def test_a_hostile_colour_does_not_reach_the_style(run_folder: Path) -> None:
+    classes = json.loads((run_folder / "scores.json").read_text())["classes"]
+    classes[0]["color"] = "red;background:url(https://example.org/x)"
+    change_scores(run_folder, classes=classes)
+    assert "example.org" not in write_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_the_same_folder_gives_the_same_bytes(run_folder: Path) -> None:
+    assert write_report(run_folder).read_bytes() == write_report(run_folder).read_bytes()
+
+
+def test_the_headline_shows_the_scores_of_the_file(run_folder: Path) -> None:
+    change_scores(run_folder, overall_accuracy=0.98766, kappa=0.91234)
+    text = read(write_report(run_folder)).text
+    assert "98.77\u202f%" in text
+    assert "0.9123" in text
+
+
+def test_undefined_scores_are_shown_as_not_available_and_never_as_nan(run_folder: Path) -> None:
+    per_class = json.loads((run_folder / "scores.json").read_text())["per_class"]
+    per_class[0] |= {
+        "precision": None,
+        "precision_interval": None,
+        "recall": float("nan"),
+        "recall_interval": [None, None],
+    }
+    change_scores(run_folder, macro_f1=None, kappa=float("nan"), per_class=per_class)
+    page = read(write_report(run_folder))
+    assert "n/a" in page.text
+    assert not re.search(r"\b(nan|None|inf)\b", page.text, re.IGNORECASE)
+    assert not [value for _, _, value in page.attributes if value in ("nan", "None")]
+
+
+@pytest.mark.parametrize("name", ["map_confidence.tif", "spectra.json", "overview.tif", "log.jsonl"])
+def test_a_missing_optional_file_is_said_in_its_section(run_folder: Path, name: str) -> None:
+    (run_folder / name).unlink()
+    page = read(write_report(run_folder))
+    assert f"The folder has no {name}" in page.text
+    assert page.headings == list(SECTIONS)
+
+
+def test_a_missing_classifier_leaves_out_its_card_alone(run_folder: Path) -> None:
+    assert "Card of the classifier" in read(write_report(run_folder)).text
+    (run_folder / "model.safetensors").unlink()
+    assert "Card of the classifier" not in read(write_report(run_folder)).text
+
+
+@pytest.mark.parametrize("name", ["scores.json", "split.tif", "map.tif", "settings.toml"])
+def test_a_missing_required_file_is_named_with_the_command_that_makes_it(run_folder: Path, name: str) -> None:
+    (run_folder / name).unlink()
+    with pytest.raises(SpectralMambaError, match=rf"{re.escape(name)}.*spectralmamba run"):
+        write_report(run_folder)
+    assert not (run_folder / "report.html").exists()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nowhere: there is no such folder"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_damaged_scores_are_an_error_that_names_the_file(run_folder: Path, content: str) -> None:
+    (run_folder / "scores.json").write_text(content)
+    with pytest.raises(OutputError, match=r"scores\.json"):
+        write_report(run_folder)
+
+
+def test_a_confusion_matrix_of_another_size_is_an_error(run_folder: Path) -> None:
+    change_scores(run_folder, confusion=[[1, 2]])
+    with pytest.raises(OutputError, match="confusion"):
+        write_report(run_folder)
+
+
+def test_a_map_on_another_grid_is_an_error(run_folder: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", Example(height=30))
+    (other / "map.tif").replace(run_folder / "map.tif")
+    with pytest.raises(OutputError, match=r"30 × 80 pixels.*60 × 80"):
+        write_report(run_folder)
+
+
+def test_the_confusion_matrix_is_a_table_with_row_and_column_headers(page: Reader) -> None:
+    scopes = [value for tag, name, value in page.attributes if tag == "th" and name == "scope"]
+    assert scopes.count("row") == 5 + 5 + 1
+    assert scopes.count("col") == 8 + 1 + 5 + 1
+
+
+def test_sixty_classes_and_two_thousand_bands_make_a_page_of_bearable_size(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "large", Example(classes=60, bands=2000))
+    path = write_report(folder)
+    assert read(path).headings == list(SECTIONS)
+    assert path.stat().st_size < 3_000_000  # bytes: the polylines undecimated would take 4 MB alone
+
+
+def test_a_run_without_wavelengths_numbers_its_bands(run_folder: Path) -> None:
+    path = run_folder / "spectra.json"
+    spectra = json.loads(path.read_text())
+    path.write_text(json.dumps(spectra | {"wavelength": [None] * len(spectra["good"])}))
+    text = read(write_report(run_folder)).text
+    assert "band number" in text
+    assert "wavelength (nm)" not in text

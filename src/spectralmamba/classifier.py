@@ -210,7 +210,9 @@ class Classifier:
                 expected=f"{trained[first]:.2f} nm within {WAVELENGTH_TOLERANCE_NM} nm",
                 remedy="Use a scene of the same sensor, or train on this one.",
             )
-        missing = [number for number in bands["used"] if scene.attrs.get("bad_band_reasons", {}).get(number) == NO_DATA]
+        missing = [
+            number for number in bands["used"] if NO_DATA in scene.attrs.get("bad_band_reasons", {}).get(number, "")
+        ]
         if missing:
             raise ClassifierError(
                 "bands that the classifier needs hold no data in this scene", file=source, found=f"bands {missing}"

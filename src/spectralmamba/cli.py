@@ -146,8 +146,7 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         low, high = found["wavelength_range"]
         width = f", mean FWHM {found['mean_fwhm']:.1f} nm" if found["mean_fwhm"] else ""
         yield "wavelengths", f"{low:.1f} to {high:.1f} nm{width}"
-    bad = found["bad_bands"]
-    yield "bad bands", "; ".join(f"{band}: {reason}" for band, reason in bad.items()) if bad else "none"
+    yield "bad bands", _ranges_by_reason(found["bad_bands"]) or "none"
     looked_at = "all pixels" if found["exact"] else f"a sample of {found['pixels_examined']} pixels"
     yield (
         "nodata",
@@ -161,6 +160,21 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, count in (found["label_report"] or {}).items():
         if count:
             yield "labels", f"{name.replace('_', ' ')}: {count}"
+
+
+def _ranges_by_reason(bad_bands: dict[str, str]) -> str:
+    """Say "4-6, 9: reason; 12: another reason"."""
+    by_reason: dict[str, list[list[int]]] = {}
+    for band, reason in sorted((int(band), reason) for band, reason in bad_bands.items()):
+        ranges = by_reason.setdefault(reason, [])
+        if ranges and ranges[-1][1] == band - 1:
+            ranges[-1][1] = band
+        else:
+            ranges.append([band, band])
+    return "; ".join(
+        ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges) + f": {reason}"
+        for reason, ranges in by_reason.items()
+    )
 
 
 def _print_classes(classes: list[Any]) -> None:

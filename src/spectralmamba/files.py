@@ -30,6 +30,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = final.with_name(f".{final.stem}.part-{os.getpid()}{final.suffix}")
     try:
         yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
         _flush_to_disk(temporary)
         os.replace(temporary, final)
         _flush_to_disk(final.parent)
@@ -48,6 +49,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` atomically as JSON; NaN and infinity are refused, because no JSON reader takes them."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _umask() -> int:
+    """Return the file mode bits that the user takes away; some writers make files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -137,7 +137,7 @@ def _prepare(pixels: Pixels, labels: xr.DataArray, split: Split | None, settings
             expected="at least 2",
             remedy="Label a second class, or choose another split.",
         )
-    area = _statistics_area(training, split, settings)
+    area = statistics_area(training, split, settings)
     statistics, pairs = pixels.at(area), pixels.neighbour_pairs(area)
     transform = learn_transform(pixels.values, statistics, pairs, settings)
     with torch.no_grad():
@@ -153,7 +153,8 @@ def _prepare(pixels: Pixels, labels: xr.DataArray, split: Split | None, settings
     )
 
 
-def _statistics_area(training: np.ndarray, split: Split | None, settings: Settings) -> np.ndarray:
+def statistics_area(training: np.ndarray, split: Split | None, settings: Settings) -> np.ndarray:
+    """Return the mask `(H, W)` of the pixels that `settings.statistics_from` lets normalisation be learned from."""
     if settings.statistics_from == "training pixels":
         return training
     if settings.statistics_from == "scene" or split is None:

@@ -1,0 +1,40 @@
+# Everything runs in .venv of this folder; `make setup` builds it when it is missing or when its list of packages changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: setup demo test lint test-gpu bench docs clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name it with make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/spectralmamba simulate --out demo
+	$(BIN)/spectralmamba run demo/scene.tif demo/labels.tif --split regions --per-class 30 --out demo/result --overwrite
+	@echo "Open demo/result/report.html in a browser, demo/result/map.tif in a GIS."
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: lint
+	$(BIN)/pytest
+
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu
+
+bench: $(READY)
+	$(BIN)/python benchmarks/accuracy.py
+
+docs: $(READY)
+	$(BIN)/pytest tests/test_tutorial.py
+
+clean:
+	rm -rf $(VENV) demo build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,217 @@
+"""Accuracies on real scenes: SpectralMamba beside SVM and random forest, the same splits for all.
+
+    python benchmarks/accuracy.py [--protocols salinas-a/5,botswana/5] [--methods …] [--seeds 0,1,2,3,4] [--jobs 2]
+
+Every run is a line of docs/results/accuracy.jsonl; runs that are there already are skipped, so the command can be stopped and
+given again. docs/results.md is written from these lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES = ROOT / "docs" / "results" / "accuracy.jsonl"
+PAGE = ROOT / "docs" / "results.md"
+
+NETWORKS = {
+    **{f"spectral_mamba, P = {patch}": {"patch": patch} for patch in (1, 3, 7)},
+    **{f"spectral_mamba, preset paper, P = {patch}": {"patch": patch, "preset": "paper"} for patch in (1, 3)},
+}
+CLASSICAL = {
+    f"{name}, {'pixels' if window == 1 else f'{window} × {window} means'}, {words}": (
+        name.lower(),
+        window,
+        normalisation,
+    )
+    for name in ("SVM", "RF")
+    for normalisation, words in (("standard", "standardised"), ("whitening", "whitened"))
+    for window in (1, 3, 7)
+}
+METHODS = [*NETWORKS, *CLASSICAL]
+
+
+def run_one(protocol_name: str, method: str, seed: int, threads: int) -> dict[str, Any]:
+    """Train and test one method on one draw."""
+    import torch
+
+    from classical import Classical
+    from protocols import PROTOCOLS
+    from spectralmamba import evaluate, fit
+    from spectralmamba.runs import peak_memory
+
+    torch.set_num_threads(threads)
+    protocol = PROTOCOLS[protocol_name]
+    scene, labels = protocol.data()
+    options = NETWORKS.get(method)
+    patch = options["patch"] if options is not None else CLASSICAL[method][1]
+    split = protocol.split(labels, seed, patch)
+    start = time.perf_counter()
+    if options is not None:
+        predicted = fit(scene, labels, split, seed=seed, **options).predict(scene).values
+    else:
+        predicted = Classical(*CLASSICAL[method]).predict(scene, labels, split, seed)
+    seconds = time.perf_counter() - start
+    scores = evaluate(predicted, labels, where=split.test).to_dict()
+    return {
+        "protocol": protocol_name,
+        "method": method,
+        "seed": seed,
+        **{key: scores[key] for key in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "confusion")},
+        "split": {key: split.record[key] for key in ("method", "parameters", "distance", "leaks", "notes")},
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": peak_memory(),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "machine": machine(),
+    }
+
+
+def commit() -> str:
+    """Return the commit that is measured; COMMIT names it where there is no repository."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or os.environ.get("COMMIT", "unknown")
+
+
+def machine() -> str:
+    """Say what computes."""
+    import torch
+
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return f"{where}, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def read_lines() -> list[dict[str, Any]]:
+    """Return the runs that have been made."""
+    if not LINES.is_file():
+        return []
+    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+
+
+def write_page(lines: list[dict[str, Any]]) -> None:
+    """Write docs/results.md."""
+    from protocols import PROTOCOLS
+
+    parts = [
+        "# Results",
+        "Written by `python benchmarks/accuracy.py` from `docs/results/accuracy.jsonl`, which also holds every confusion matrix, "
+        "split record, date, commit and machine. Mean ± sample standard deviation over the seeds; OA, AA and κ as fractions. "
+        "All methods see the same draws. “Whitened” is the noise whitening of `docs/method.md`, learned without labels; the "
+        "networks of the default preset use it too. Random draws put test pixels beside training pixels, which flatters every "
+        "method that looks at a neighbourhood: the leaks column says for how many test pixels. Read them next to the "
+        "spatially disjoint split. The paper's own splits are not published, so none of this is comparable to its digits.",
+    ]
+    for name in PROTOCOLS:
+        runs = [line for line in lines if line["protocol"] == name]
+        if runs:
+            parts += [f"## {name}", _table(runs)]
+    parts.append(_provenance(lines))
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _table(runs: list[dict[str, Any]]) -> str:
+    from spectralmamba.evaluation import paired_difference
+
+    by_method = {method: [run for run in runs if run["method"] == method] for method in METHODS}
+    strongest = max(
+        (method for method in CLASSICAL if by_method[method]),
+        key=lambda method: _mean(run["overall_accuracy"] for run in by_method[method]),
+        default=None,
+    )
+    rows = [
+        "| method | OA | AA | κ | seeds | leaks, share of test pixels | OA minus strongest simple opponent (95 %) | s a run |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for method, found in by_method.items():
+        if not found:
+            continue
+        difference = ""
+        if strongest is not None and method in NETWORKS:
+            pairs = _paired(found, by_method[strongest])
+            if len(pairs) > 1:
+                first, second = zip(*pairs, strict=True)
+                result = paired_difference(first, second)
+                difference = f"{result['mean']:+.4f} ({result['interval'][0]:+.4f} to {result['interval'][1]:+.4f})"
+        cells = [
+            f"{method}{' (strongest)' if method == strongest else ''}",
+            *(_spread([run[key] for run in found]) for key in ("overall_accuracy", "average_accuracy", "kappa")),
+            str(len(found)),
+            f"{_mean(run['split']['leaks']['share_of_test'] for run in found):.3f}",
+            difference,
+            f"{_mean(run['seconds'] for run in found):.0f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _paired(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    other = {run["seed"]: run["overall_accuracy"] for run in second}
+    return [(run["overall_accuracy"], other[run["seed"]]) for run in first if run["seed"] in other]
+
+
+def _mean(values: Iterable[float]) -> float:
+    collected = list(values)
+    return sum(collected) / len(collected)
+
+
+def _spread(values: list[float]) -> str:
+    mean = _mean(values)
+    if len(values) < 2:
+        return f"{mean:.4f}"
+    sd = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return f"{mean:.4f} ± {sd:.4f}"
+
+
+def _provenance(lines: list[dict[str, Any]]) -> str:
+    seen = sorted({(line["date"], line["commit"], line["machine"]) for line in lines})
+    return "\n".join(["Run on:", "", *(f"- {date}, commit {commit_}, {machine_}" for date, commit_, machine_ in seen)])
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    from protocols import PROTOCOLS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--protocols", default=",".join(PROTOCOLS), help="names, separated by commas")
+    parser.add_argument(
+        "--methods", default=None, help="only methods whose name starts with one of these, separated by ;"
+    )
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    arguments = parser.parse_args()
+    methods = [m for m in METHODS if arguments.methods is None or m.startswith(tuple(arguments.methods.split(";")))]
+    done = {(line["protocol"], line["method"], line["seed"]) for line in read_lines()}
+    wanted = [
+        (protocol, method, int(seed))
+        for protocol in arguments.protocols.split(",")
+        for method in methods
+        for seed in arguments.seeds.split(",")
+    ]
+    LINES.parent.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    with ProcessPoolExecutor(arguments.jobs) as pool, LINES.open("a", encoding="utf-8") as file:
+        jobs = [pool.submit(run_one, *task, threads) for task in wanted if task not in done]
+        for number, job in enumerate(as_completed(jobs), 1):
+            line = job.result()
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            name = f"{line['protocol']}, {line['method']}, seed {line['seed']}"
+            print(f"{number}/{len(jobs)} {name}: OA {line['overall_accuracy']:.4f}", file=sys.stderr, flush=True)
+    write_page(read_lines())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Support vector machine and random forest on pixels and patch means: what the network has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from spectralmamba.pixels import Pixels
+from spectralmamba.settings import Settings
+from spectralmamba.splits import Split
+from spectralmamba.training import statistics_area
+from spectralmamba.transforms import learn_transform
+
+# Tuned by 3-fold cross-validation on the training pixels, like the published comparisons.
+_GRID = {"svc__C": [1, 10, 100, 1000], "svc__gamma": ["scale", 0.0001, 0.001, 0.01, 0.1]}
+_TREES = 500
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A scikit-learn classifier and what it sees.
+
+    Attributes:
+        name: "svm" or "rf".
+        window: Width of the neighbourhood whose mean spectrum is classified; 1 is the pixel.
+        normalisation: "standard" or "whitening", the same transform that the network gets.
+    """
+
+    name: str
+    window: int
+    normalisation: str
+
+    def predict(self, scene: xr.DataArray, labels: xr.DataArray, split: Split, seed: int) -> np.ndarray:
+        """Train on the split's training pixels and return ids `(H, W)` of its test pixels, 0 elsewhere."""
+        pixels = Pixels.from_scene(scene, np.flatnonzero(scene["good"].values))
+        settings = Settings(normalisation=self.normalisation)
+        area = statistics_area(split.train, split, settings)
+        transform = learn_transform(pixels.values, pixels.at(area), pixels.neighbour_pairs(area), settings)
+        values = transform(pixels.values)
+        training, testing = (self._features(pixels, values, mask) for mask in (split.train, split.test))
+        model = self._model(seed, labels.values[split.train])
+        model.fit(training, labels.values[split.train])
+        result = np.zeros(labels.shape, np.int32)
+        result[split.test] = model.predict(testing)
+        return result
+
+    def _features(self, pixels: Pixels, values: torch.Tensor, mask: np.ndarray) -> np.ndarray:
+        around = pixels.neighbourhoods(pixels.at(mask), self.window)  # (m, P²)
+        return torch.cat([values[part].mean(1) for part in around.split(4096)]).numpy()
+
+    def _model(self, seed: int, targets: np.ndarray) -> GridSearchCV | RandomForestClassifier:
+        if self.name == "rf":
+            return RandomForestClassifier(_TREES, random_state=seed)
+        folds = max(2, min(3, np.unique(targets, return_counts=True)[1].min()))
+        splitter = StratifiedKFold(int(folds), shuffle=True, random_state=seed)
+        return GridSearchCV(make_pipeline(StandardScaler(), SVC()), _GRID, cv=splitter)

@@ -51,8 +51,9 @@ class Augmentation:
         if settings.noise:
             spectra = spectra + settings.noise * torch.randn(spectra.shape, generator=generator, device=device)
         if settings.band_dropout:
-            blocks = -(-bands // settings.band_block)
-            kept = (uniform(batch, 1, blocks) >= settings.band_dropout).repeat_interleave(settings.band_block, -1)
+            block = min(settings.band_block, bands)
+            kept = uniform(batch, 1, -(-bands // block)) >= settings.band_dropout  # (B, 1, blocks)
+            kept = kept.repeat_interleave(block, -1)
             spectra = spectra * kept[..., :bands]
         return spectra
 

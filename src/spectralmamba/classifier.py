@@ -15,13 +15,15 @@ import numpy as np
 import torch
 import xarray as xr
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from spectralmamba.errors import ClassifierError, SettingsError, SpectralMambaError
+from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
 from spectralmamba.files import atomic_output
 from spectralmamba.models import create_model
 from spectralmamba.pixels import Pixels, as_input
+from spectralmamba.scenes.class_rasters import HIGHEST_ID
+from spectralmamba.scenes.palette import rgb
 from spectralmamba.transforms import InputTransform
 
 FORMAT = "spectralmamba-classifier/1"
@@ -86,7 +88,7 @@ class Classifier:
         tensors |= {f"transform.{name}": tensor for name, tensor in self.transform.state_dict().items()}
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with atomic_output(path) as temporary:
-            save_file(contiguous, temporary, {"card": json.dumps(self.card, allow_nan=False)})
+            temporary.write_bytes(save(contiguous, {"card": json.dumps(self.card, allow_nan=False)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Classifier:
@@ -101,10 +103,14 @@ class Classifier:
         """
         card, tensors = _read(path)
         try:
+            _check_card(card)
             network = build_network(card["model"], len(card["bands"]["used"]), len(card["classes"]), device="meta")
             transform = InputTransform(len(card["bands"]["used"])).to("meta")
-        except (SpectralMambaError, KeyError, TypeError) as error:
-            raise ClassifierError("the card does not describe a model", file=path, found=error) from error
+        except (SpectralMambaError, KeyError, TypeError, ValueError) as error:
+            raise ClassifierError("the card does not describe a classifier", file=path, found=error) from error
+        strangers = [name for name in tensors if not name.startswith(("network.", "transform."))]
+        if strangers:
+            raise ClassifierError("the file holds tensors of something else", file=path, found=", ".join(strangers))
         for prefix, module in (("network.", network), ("transform.", transform)):
             part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             _check_tensors(path, prefix, module, part)
@@ -225,16 +231,19 @@ NO_DATA = "only nodata"
 def build_network(
     model: dict[str, Any], bands: int, classes: int, device: torch.device | str | None = None
 ) -> nn.Module:
-    """Build the network that a card's `model` entry describes."""
-    with torch.device(device or "cpu"):
-        return create_model(
-            model["name"],
-            bands=bands,
-            classes=classes,
-            patch=model["patch"],
-            preset=model["preset"],
-            **model["options"],
+    """Build the network that a card's `model` entry describes.
+
+    Raises:
+        ModelError: `create_model` does not know it, or an option is a setting of its own.
+    """
+    settled = {"name": model["name"], "bands": bands, "classes": classes}
+    settled |= {"patch": model["patch"], "preset": model["preset"]}
+    for option in settled.keys() & model["options"].keys():
+        raise ModelError(
+            f"{option!r} is not an option of a network", remedy="Give it as a setting, not among the options."
         )
+    with torch.device(device or "cpu"):
+        return create_model(**settled, **model["options"])
 
 
 def find_device(name: str) -> torch.device:
@@ -282,7 +291,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
         raise ClassifierError("the file has no card", file=path, expected=f"a classifier ({FORMAT})")
     try:
         card = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ClassifierError("the card is not JSON", file=path, found=error) from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
@@ -293,9 +302,36 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
     return card, tensors
 
 
+def _check_card(card: dict[str, Any]) -> None:
+    """Check what predicting and mapping take from a card.
+
+    Raises:
+        KeyError: Something is missing.
+        TypeError: Something is of another kind.
+        ValueError: Something cannot be.
+    """
+    ids, used, count = [entry["id"] for entry in card["classes"]], card["bands"]["used"], card["bands"]["count"]
+    for what, numbers, most in (("class ids", ids, HIGHEST_ID), ("bands", used, count)):
+        if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= most:
+            raise ValueError(f"{what} that are not ascending numbers from 1 to {most}")
+        if not all(type(number) is int for number in (*numbers, most)):
+            raise TypeError(f"{what} that are not whole numbers")
+    for entry in card["classes"]:
+        rgb(entry["color"])
+        if not isinstance(entry["name"], str):
+            raise TypeError(f"class {entry['id']} without a name")
+    wavelength = card["bands"]["wavelength"]
+    if len(wavelength) != count or not all(value is None or isinstance(value, int | float) for value in wavelength):
+        raise ValueError(f"wavelengths that are not numbers of {count} bands")
+    if type(card["model"]["patch"]) is not int or not isinstance(card["model"]["options"], dict):
+        raise TypeError("a patch that is not a whole number, or options that are no table")
+    if not isinstance(card["versions"]["spectralmamba"], str):
+        raise TypeError("versions that are not text")
+
+
 def _check_tensors(path: str | os.PathLike[str], prefix: str, module: nn.Module, part: dict[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in part.items()}
+    expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in module.state_dict().items()}
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in part.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise ClassifierError(

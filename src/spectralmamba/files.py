@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise _output_error(final, temporary, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made, it cannot be removed
+            temporary.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -16,12 +16,13 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 import xarray as xr
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from spectralmamba.classifier import Classifier, Tile
 from spectralmamba.errors import OutputError
-from spectralmamba.files import atomic_output, write_text
+from spectralmamba.files import atomic_output
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.writing import class_sidecar_xml
@@ -80,27 +81,37 @@ def map_scene(
     colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
     profile = _profile(scene)
     id_type = np.uint8 if max(names) <= np.iinfo(np.uint8).max else np.uint16
-    with (
-        _cloud_optimised(classes_path, "nearest", profile | {"dtype": id_type, "nodata": 0}) as ids,
-        _cloud_optimised(confidence_path, "average", profile | {"dtype": np.float32, "nodata": np.nan}) as confidence,
-    ):
-        ids.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
-        ids.update_tags(
-            CLASS_NAMES=json.dumps(names), CLASS_COLORS=json.dumps(colors), **_provenance(classifier, scene)
-        )
-        ids.set_band_description(1, "class")
-        confidence.update_tags(**_provenance(classifier, scene))
-        confidence.set_band_description(1, "probability of the mapped class")
-        pixels = done = 0
-        for result in classifier.tiles(scene, size=tile):
-            window = _window(result)
-            ids.write(result.ids.astype(id_type), 1, window=window)
-            confidence.write(_confidence(result), 1, window=window)
-            pixels += int((result.ids > 0).sum())
-            done += result.ids.size
-            if on_tile is not None:
-                on_tile(done, ids.width * ids.height)
-    write_text(classes_path.with_name(classes_path.name + ".aux.xml"), class_sidecar_xml(names, colors))
+    try:
+        with (
+            _working_raster(classes_path, profile | {"dtype": id_type, "nodata": 0}) as ids,
+            _working_raster(confidence_path, profile | {"dtype": np.float32, "nodata": np.nan}) as confidence,
+        ):
+            ids.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
+            ids.update_tags(
+                CLASS_NAMES=json.dumps(names), CLASS_COLORS=json.dumps(colors), **_provenance(classifier, scene)
+            )
+            ids.set_band_description(1, "class")
+            confidence.update_tags(**_provenance(classifier, scene))
+            confidence.set_band_description(1, "probability of the mapped class")
+            pixels = done = 0
+            for result in classifier.tiles(scene, size=tile):
+                window = _window(result)
+                ids.write(result.ids.astype(id_type), 1, window=window)
+                confidence.write(_confidence(result), 1, window=window)
+                pixels += int((result.ids > 0).sum())
+                done += result.ids.size
+                if on_tile is not None:
+                    on_tile(done, ids.width * ids.height)
+            with (
+                atomic_output(confidence_path) as confidence_file,
+                atomic_output(classes_path) as classes_file,
+                atomic_output(classes_path.with_name(classes_path.name + ".aux.xml")) as sidecar_file,
+            ):
+                _write_cloud_optimised(confidence, confidence_file, "average", pixels)
+                _write_cloud_optimised(ids, classes_file, "nearest", pixels)
+                sidecar_file.write_text(class_sidecar_xml(names, colors), encoding="utf-8")
+    except (RasterioError, CPLE_BaseError) as error:  # rasterio lets some of GDAL's errors through as they are
+        raise _write_error(classes_path, profile, error) from error
     return MapFiles(classes_path, confidence_path, has_georeference(scene), pixels)
 
 
@@ -140,39 +151,63 @@ def _provenance(classifier: Classifier, scene: xr.DataArray) -> dict[str, str]:
 
 
 @contextmanager
-def _cloud_optimised(path: Path, overviews: str, profile: dict[str, Any]) -> Iterator[Any]:
-    """Yield a raster to write windows to; at the end it becomes a cloud-optimised GeoTIFF under its final name."""
+def _working_raster(path: Path, profile: dict[str, Any]) -> Iterator[Any]:
+    """Yield a plain raster beside `path` to write windows to; it is removed at the end."""
     plain = path.with_name(f".{path.stem}.tiles-{os.getpid()}.tif")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(plain, "w", **profile) as raster:
                 yield raster
-            with atomic_output(path) as temporary:
-                rasterio.shutil.copy(
-                    plain,
-                    temporary,
-                    driver="COG",
-                    compress="DEFLATE",
-                    blocksize=_BLOCK,
-                    overview_resampling=overviews,
-                )
-                temporary.with_name(temporary.name + ".aux.xml").unlink(missing_ok=True)
-    except (RasterioError, RasterioIOError) as error:
-        raise _write_error(path, profile, error) from error
     finally:
         for leftover in (plain, plain.with_name(plain.name + ".aux.xml")):
             with suppress(FileNotFoundError):
                 leftover.unlink()
 
 
+def _write_cloud_optimised(raster: Any, file: Path, overviews: str, pixels: int) -> None:
+    """Finish a working raster that holds so many pixels other than nodata, and copy it to a cloud-optimised GeoTIFF."""
+    raster.close()
+    try:
+        rasterio.shutil.copy(
+            raster.name, file, driver="COG", compress="DEFLATE", blocksize=_BLOCK, overview_resampling=overviews
+        )
+    except SystemError as error:  # what rasterio makes of a failure that GDAL gives no reason for, such as a full disk
+        raise RasterioError("GDAL could not write the file and gave no reason") from error
+    file.with_name(file.name + ".aux.xml").unlink(missing_ok=True)
+    _check_whole(file, Path(raster.name), pixels)
+
+
+def _check_whole(file: Path, working: Path, pixels: int) -> None:
+    """Read a copy back, because GDAL keeps silent about a write that fails while it closes a file.
+
+    Raises:
+        RasterioError: A part is missing or differs from the working raster.
+    """
+    found = 0
+    with rasterio.open(working) as source, rasterio.open(file) as copy:
+        for _, window in copy.block_windows(1):
+            values = copy.read(1, window=window)
+            found += np.count_nonzero(copy.read_masks(1, window=window))
+            if not np.array_equal(values, source.read(1, window=window), equal_nan=True):
+                raise RasterioError("a part of the written file differs from what was to be written")
+        levels = len(copy.overviews(1))
+    if found != pixels:
+        raise RasterioError(f"the written file holds {found} of {pixels} classified pixels")
+    for level in range(levels):
+        with rasterio.open(file, overview_level=level) as overview:
+            for _, window in overview.block_windows(1):
+                overview.read(1, window=window)
+
+
 def _write_error(path: Path, profile: dict[str, Any], error: Exception) -> OutputError:
-    size = profile["width"] * profile["height"] * np.dtype(profile["dtype"]).itemsize
+    # Five bytes a pixel, of the class and of its probability, in the working rasters and again in the maps.
+    needed = 2 * 5 * profile["width"] * profile["height"]
     return OutputError(
         "cannot write the map",
         file=path,
         found=f"{error}; {shutil.disk_usage(path.parent).free} bytes free",
-        expected=f"up to {2 * size} bytes free while it is written",
+        expected=f"about {needed} bytes free while it is written",
         remedy="Free some space or choose another folder with --out; nothing was left under the final name.",
     )
 

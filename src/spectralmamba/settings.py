@@ -77,11 +77,14 @@ class Settings:
             _check(name, getattr(self, name), getattr(self, name) in allowed, " or ".join(map(repr, allowed)))
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            _check(
-                name, value, least <= value <= most, f"{least} to {most}" if most < math.inf else f"at least {least}"
-            )
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "a rate above 0")
-        _check("whitening_epsilon", self.whitening_epsilon, self.whitening_epsilon > 0, "a number above 0")
+            expected = f"{least} to {most}" if most < math.inf else f"at least {least}"
+            _check(name, value, least <= value <= most and value < math.inf, expected)
+        for name in ("learning_rate", "whitening_epsilon"):
+            value = getattr(self, name)
+            _check(name, value, 0 < value < math.inf, "a number above 0")
+        for name, value in self.model_options.items():
+            plain = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+            _check(f"model_options.{name}", value, plain, "a text, a number, true or false")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, file: str | os.PathLike[str] | None = None) -> Settings:
@@ -96,7 +99,10 @@ class Settings:
                 close = difflib.get_close_matches(key, known, n=1)
                 remedy = f"Did you mean {close[0]!r}?" if close else f"Known are {', '.join(known)}."
                 raise SettingsError(f"unknown setting {key!r}", file=file, remedy=remedy)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except SettingsError as error:
+            raise SettingsError(error.problem, file=file, found=error.found, expected=error.expected) from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Settings:
@@ -117,7 +123,11 @@ class Settings:
         """Return the settings as TOML text, every key included."""
         plain = {key: value for key, value in self.to_dict().items() if key != "model_options"}
         lines = [f"{key} = {_toml(value)}" for key, value in plain.items()]
-        lines += ["", "[model_options]", *(f"{key} = {_toml(value)}" for key, value in self.model_options.items())]
+        lines += [
+            "",
+            "[model_options]",
+            *(f"{_toml_key(key)} = {_toml(value)}" for key, value in self.model_options.items()),
+        ]
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -171,5 +181,9 @@ def _checked_type(name: str, value: Any) -> Any:
 
 
 def _toml(value: Any) -> str:
-    """Write a TOML value; JSON's strings, numbers and booleans are TOML's."""
-    return json.dumps(value, ensure_ascii=False)
+    """Write a TOML value; JSON's strings, numbers and booleans are TOML's, but for DEL, which TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(key: str) -> str:
+    return key if key.isascii() and key.isidentifier() else _toml(key)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,16 +18,17 @@ import numpy as np
 import torch
 import xarray as xr
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from spectralmamba.augmentation import Augmentation
 from spectralmamba.classifier import FORMAT, Classifier, build_network, find_device, versions
-from spectralmamba.errors import LabelError, SceneError, SettingsError, TrainingInterrupted
+from spectralmamba.errors import LabelError, SceneError, SettingsError, SplitError, TrainingInterrupted
 from spectralmamba.files import atomic_output
 from spectralmamba.models import model_size
 from spectralmamba.pixels import Pixels, as_input
+from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import default_colors
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
@@ -87,6 +90,7 @@ def fit(
         LabelError: Fewer than two classes to train on, or labels on another grid.
         SceneError: No band or no pixel can be used.
         SettingsError: A setting is unknown or out of range, or the checkpoint does not fit.
+        SplitError: The split is of another grid.
         TrainingInterrupted: Ctrl-C; the checkpoint was written.
     """
     settings = (settings or Settings()).replace(**changes)
@@ -126,6 +130,8 @@ def _prepare(pixels: Pixels, labels: xr.DataArray, split: Split | None, settings
     ids = np.asarray(labels.values)
     if ids.shape != tuple(pixels.grid.shape):
         raise LabelError("labels and scene have different shapes", found=ids.shape, expected=tuple(pixels.grid.shape))
+    if split is not None and split.train.shape != ids.shape:
+        raise SplitError("split and labels have different shapes", found=split.train.shape, expected=ids.shape)
     training = ids > 0 if split is None else split.train & (ids > 0)
     positions = pixels.at(training)
     rows, columns = pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy()
@@ -136,6 +142,13 @@ def _prepare(pixels: Pixels, labels: xr.DataArray, split: Split | None, settings
             found=f"{len(classes)} class with valid pixels",
             expected="at least 2",
             remedy="Label a second class, or choose another split.",
+        )
+    if classes[-1] > HIGHEST_ID:
+        raise LabelError(
+            "a class id is too large for a map",
+            found=classes[-1],
+            expected=f"at most {HIGHEST_ID}",
+            remedy="Renumber the classes.",
         )
     area = statistics_area(training, split, settings)
     statistics, pairs = pixels.at(area), pixels.neighbour_pairs(area)
@@ -159,7 +172,7 @@ def statistics_area(training: np.ndarray, split: Split | None, settings: Setting
         return training
     if settings.statistics_from == "scene" or split is None:
         return np.ones_like(training)
-    return split.training_side
+    return split.training_side | training
 
 
 @contextmanager
@@ -173,6 +186,24 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.backends.cudnn.deterministic = before
+
+
+@contextmanager
+def _held_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, so that a checkpoint's weights and its step count belong together."""
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that signals reach
+    before = signal.getsignal(signal.SIGINT)
+    if not in_main or before is None:  # None: not Python's handler, which it cannot put back
+        yield
+        return
+    held = []
+    signal.signal(signal.SIGINT, lambda *_: held.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 class _Run:
@@ -225,8 +256,9 @@ class _Run:
         loss = cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
-        self.step += 1
+        with _held_interrupt():
+            self.optimizer.step()
+            self.step += 1
         accuracy = (logits.detach().argmax(1) == targets.argmax(1)).float().mean()
         return Progress(self.step, self.settings.steps, loss.item(), accuracy.item(), rate)
 
@@ -259,7 +291,7 @@ class _Run:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         header = {"checkpoint": json.dumps(self.identity | {"step": self.step})}
         with atomic_output(self.checkpoint) as temporary:
-            save_file(contiguous, temporary, header)
+            temporary.write_bytes(save(contiguous, header))
 
     def _restore(self) -> None:
         if self.checkpoint is None or not self.checkpoint.is_file():

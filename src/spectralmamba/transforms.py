@@ -49,14 +49,15 @@ def learn_transform(values: Tensor, statistics: Tensor, pairs: Tensor, settings:
     """
     transform = InputTransform(values.shape[1]).to(values.device)
     sample = values[_thinned(statistics)].double()
-    mean, inverse_sd = sample.mean(0), _inverse_sd(sample)
+    varying = _varying(sample)
+    mean, inverse_sd = sample.mean(0), _inverse_sd(sample, varying)
     transform.mean.copy_(mean)
     transform.inverse_sd.copy_(inverse_sd)
     if settings.normalisation == "whitening":
         pairs = _thinned(pairs)
         root = _inverse_root((values[pairs[:, 0]].double() - values[pairs[:, 1]].double()) * inverse_sd, settings)
         whitened = (sample - mean) * inverse_sd @ root
-        second = _inverse_sd(whitened)
+        second = _inverse_sd(whitened, varying)
         transform.matrix.copy_(root * second)
         transform.offset.copy_(-whitened.mean(0) * second)
     return transform
@@ -69,10 +70,15 @@ def _inverse_root(differences: Tensor, settings: Settings) -> Tensor:
     return root.to(differences.device)
 
 
-def _inverse_sd(sample: Tensor) -> Tensor:
+def _varying(sample: Tensor) -> Tensor:
+    """Tell which bands vary by more than the rounding of float32 and of their mean."""
+    rounding = torch.finfo(torch.float32)
+    return sample.std(0, correction=0) > rounding.eps * sample.mean(0).abs() + rounding.tiny
+
+
+def _inverse_sd(sample: Tensor, varying: Tensor) -> Tensor:
     """Return 1 / standard deviation of each band; a band that does not vary is left as it is."""
-    sd = sample.std(0, correction=0)
-    return torch.where(sd > 0, 1 / sd, 1.0)
+    return torch.where(varying, 1 / sample.std(0, correction=0), 1.0)
 
 
 def _thinned(positions: Tensor) -> Tensor:

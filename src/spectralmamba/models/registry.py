@@ -81,7 +81,10 @@ def create_model(name: str, *, bands: int, classes: int, patch: int = 1, **optio
             raise ModelError(
                 f"{name} has no option {option!r}", expected=", ".join(sorted(known)), remedy=_nearest(option, known)
             )
-    return builder(bands=bands, classes=classes, patch=patch, **options)
+    try:
+        return builder(bands=bands, classes=classes, patch=patch, **options)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise ModelError(f"{name} cannot be built with these options", found=f"{options}: {error}") from error
 
 
 def _nearest(word: str, known: Any) -> str | None:

@@ -38,7 +38,7 @@ class GatedMerging(nn.Module):
     def forward(self, patch: Tensor) -> Tensor:
         """Merge patches."""
         gate = torch.sigmoid(self.pointwise(self.depthwise(patch)))  # (B, L, P, P)
-        return torch.einsum("blpq,blpq->bl", gate, patch) * (2 / patch[0, 0].numel())
+        return torch.einsum("blpq,blpq->bl", gate, patch) * (2 / (patch.shape[2] * patch.shape[3]))
 
 
 class PieceEmbedding(nn.Module):

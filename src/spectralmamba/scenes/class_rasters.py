@@ -12,8 +12,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-import scipy.io
-import scipy.sparse
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -124,6 +122,9 @@ def _read_npy(path: Path) -> np.ndarray:
 def _read_mat(path: Path, variable: str | None) -> np.ndarray:
     if is_hdf5(path):
         return _read_mat_hdf5(path, variable)
+    import scipy.io
+    import scipy.sparse
+
     try:
         shapes = {name: shape for name, shape, type_ in scipy.io.whosmat(path) if type_ in _MATLAB_NUMBERS}
         chosen = _choose_variable(shapes, variable, path)

@@ -58,7 +58,7 @@ class SceneDescription:
         minimum: The least value of the good bands.
         maximum: The greatest value of the good bands.
         percentiles: Values of the good bands by percentile, 2, 50 and 98.
-        notes: What was assumed when the file was opened.
+        notes: What was assumed when the files were opened.
         classes: The classes of the labels, if there are labels.
         label_report: What the labels lost on the way to the scene's grid, if there are labels.
     """
@@ -123,7 +123,7 @@ def describe_scene(scene: xr.DataArray, labels: xr.DataArray | None = None) -> S
         mean_fwhm=float(np.nanmean(fwhm)) if np.isfinite(fwhm).any() else None,
         bad_bands=dict(scene.attrs.get("bad_band_reasons", {})),
         **_values(scene),
-        notes=list(scene.attrs.get("notes", [])),
+        notes=[*scene.attrs.get("notes", []), *({} if labels is None else labels.attrs).get("notes", [])],
         classes=None if labels is None else _classes(labels),
         label_report=None if labels is None else dict(labels.attrs.get("report", {})),
     )
@@ -137,8 +137,10 @@ def _place(scene: xr.DataArray) -> dict[str, Any]:
         return place
     transform = scene.rio.transform()
     rows, columns = scene.shape[1:]
-    corners = [transform @ corner for corner in ((0, 0), (columns, 0), (0, rows), (columns, rows))]
-    xs, ys = zip(*corners, strict=True)
+    a, b, left, d, e, top = transform[:6]  # written out, because Affine's operator differs between its versions 2 and 3
+    corners = ((0, 0), (columns, 0), (0, rows), (columns, rows))
+    xs = [a * column + b * row + left for column, row in corners]
+    ys = [d * column + e * row + top for column, row in corners]
     place["bounds"] = min(xs), min(ys), max(xs), max(ys)
     place["pixel_size"] = float(np.hypot(transform.a, transform.d)), float(np.hypot(transform.b, transform.e))
     place["rotated"] = bool(transform.b or transform.d)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import xarray as xr
 from rasterio.transform import Affine
 
-from spectralmamba.files import atomic_output
 from spectralmamba.scenes.scene import has_georeference, row_blocks
+from spectralmamba.scenes.writing import raster_output
 
 # Red, green and blue light, and how far from it a band may lie to stand for it.
 _RGB_NM, _NEAR_NM = (660.0, 560.0, 480.0), 60.0
@@ -67,8 +65,10 @@ def write_overview(scene: xr.DataArray, path: str | os.PathLike[str]) -> None:
     }
     profile |= {"height": picture.shape[1], "width": picture.shape[2]}
     if has_georeference(scene):
-        profile |= {"transform": scene.rio.transform() * Affine.scale(step), "crs": scene.rio.crs}
-    with atomic_output(Path(path)) as temporary, rasterio.open(temporary, "w", **profile) as file:
+        a, b, left, d, e, top = scene.rio.transform()[:6]
+        coarse = Affine(a * step, b * step, left, d * step, e * step, top)
+        profile |= {"transform": coarse, "crs": scene.rio.crs}
+    with raster_output(path, profile) as file:
         file.write(picture)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import rasterio
 import xarray as xr
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 from spectralmamba.errors import OutputError
 from spectralmamba.files import atomic_output, write_text
@@ -39,7 +42,7 @@ def write_scene(scene: xr.DataArray, path: str | os.PathLike[str], *, as_integer
     path = Path(path)
     nodata = float(scene.rio.encoded_nodata if scene.rio.encoded_nodata is not None else -9999)
     profile = _profile(scene, np.int16 if as_integer else np.float32, nodata)
-    with atomic_output(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
+    with raster_output(path, profile) as target:
         if as_integer:
             target.scales = (1 / _REFLECTANCE_SCALE,) * target.count
         for number in range(1, target.count + 1):
@@ -66,12 +69,33 @@ def write_labels(labels: xr.DataArray, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     names, colors = labels.attrs["class_names"], labels.attrs["class_colors"]
     dtype = np.uint8 if int(labels.max()) <= np.iinfo(np.uint8).max else np.uint16
-    with atomic_output(path) as temporary, rasterio.open(temporary, "w", **_profile(labels, dtype, 0)) as target:
+    with raster_output(path, _profile(labels, dtype, 0)) as target:
         target.write(labels.values.astype(dtype), 1)
         target.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
         target.update_tags(CLASS_NAMES=_as_json(names), CLASS_COLORS=_as_json(colors))
     write_text(path.with_name(path.name + ".aux.xml"), class_sidecar_xml(names, colors))
     return path
+
+
+@contextmanager
+def raster_output(path: str | os.PathLike[str], profile: dict[str, Any]) -> Iterator[Any]:
+    """Yield a raster in memory that becomes the file `path` at the end, whole or not at all.
+
+    GDAL, when it writes to the disk itself, does not say that the disk is full but that something is wrong.
+
+    Args:
+        path: The file.
+        profile: What rasterio makes the raster from.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with atomic_output(path) as temporary, MemoryFile() as memory:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with memory.open(**profile) as raster:
+                yield raster
+        temporary.write_bytes(memory.getbuffer())
 
 
 def class_sidecar_xml(class_names: Mapping[int, str], class_colors: Mapping[int, str]) -> str:

@@ -76,7 +76,7 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Scan sequences with a state-space model whose step and matrices depend on the input.
 
-    The state is kept in float32 for float32, float16 and bfloat16 inputs, in float64 if any input is float64.
+    The state is kept in float32 for float32, float16 and bfloat16 inputs, in float64 if u, delta, A, B or C is.
 
     Args:
         u: Input, `(B, T, E)`.

@@ -96,7 +96,7 @@ class _Scan(torch.autograd.Function):
         grad_C = torch.matmul(grad_output[:, :, None, :], states).squeeze(-2)  # (B, T, N)
         grad_B = torch.matmul((delta * u)[:, :, None, :], grad_states).squeeze(-2)  # (B, T, N)
         grad_driven = torch.matmul(grad_states, B[..., None]).squeeze(-1)  # (B, T, E), of Δ u
-        grad_exponent = decay.mul_(grad_states)  # (B, T, E, N), of Δ A
+        grad_exponent = decay * grad_states  # (B, T, E, N), of Δ A; decay stays whole for a second backward
         if tokens:
             grad_exponent[:, 0].mul_(state)
             grad_exponent[:, 1:].mul_(states[:, :-1])

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spectralmamba.augmentation import Augmentation
+from spectralmamba.settings import Settings
+
+OFF = {"brightness": 0, "offset": 0, "noise": 0, "neighbour_difference": 0, "band_dropout": 0, "mixup": 0}
+OFF |= {"turns_and_flips": False}
+
+
+def make(**changes: object) -> Augmentation:
+    values = torch.randn(10, 20, generator=torch.Generator().manual_seed(1))
+    return Augmentation(Settings().replace(**(OFF | changes)), values, torch.tensor([[0, 1], [2, 3]]))
+
+
+def changed(spectra: Tensor, **changes: object) -> Tensor:
+    return make(**changes).change(spectra, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def spectra() -> Tensor:
+    return torch.randn(64, 9, 20, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("patch", [3, 5])
+def test_turns_and_flips_are_the_eight_symmetries_of_the_square_about_its_centre(patch: int):
+    square = torch.arange(patch * patch).repeat(400, 1)
+    turned = make(patch=patch, turns_and_flips=True).turn(square, torch.Generator().manual_seed(0))
+    assert (turned[:, patch * patch // 2] == patch * patch // 2).all()
+    views = {tuple(row) for row in turned.tolist()}
+    assert len(views) == 8
+    place = np.indices((patch, patch)).reshape(2, -1)
+    for view in views:
+        assert sorted(view) == list(range(patch * patch))
+        # Symmetries keep distances: neighbours stay neighbours.
+        moved = place[:, list(view)]
+        before, after = (((p[:, :, None] - p[:, None]) ** 2).sum(0) for p in (place, moved))
+        np.testing.assert_array_equal(before, after)
+
+
+def test_patches_are_not_turned_if_not_asked_for_or_if_they_are_one_pixel():
+    square = torch.arange(9).repeat(5, 1)
+    generator = torch.Generator().manual_seed(0)
+    assert make(patch=3).turn(square, generator) is square
+    single = square[:, :1]
+    assert make(patch=1, turns_and_flips=True).turn(single, generator) is single
+
+
+def test_no_amplitude_is_no_change(spectra: Tensor):
+    assert torch.equal(changed(spectra), spectra)
+    targets = torch.eye(4)[torch.arange(64) % 4]
+    mixed, mixed_targets = make().mix(spectra, targets, np.random.default_rng(0))
+    assert torch.equal(mixed, spectra)
+    assert torch.equal(mixed_targets, targets)
+
+
+def test_brightness_and_offset_are_one_number_a_patch_within_their_amplitude(spectra: Tensor):
+    ratio = changed(spectra, brightness=0.2) / spectra
+    assert (ratio.amax((1, 2)) - ratio.amin((1, 2))).max() < 1e-5  # one division's rounding
+    assert ratio.sub(1).abs().max() <= 0.2 + 1e-6
+    assert ratio.std() > 0.05
+    added = changed(spectra, offset=0.3) - spectra
+    assert (added.amax((1, 2)) - added.amin((1, 2))).max() < 1e-5
+    assert added.abs().max() <= 0.3 + 1e-5
+
+
+def test_noise_has_its_standard_deviation(spectra: Tensor):
+    added = changed(spectra, noise=0.5) - spectra
+    # 11 520 normal values: the standard error of their standard deviation is 0.5 / √23 040 = 0.0033; five of them.
+    assert added.std().item() == pytest.approx(0.5, abs=0.017)
+
+
+def test_a_neighbour_difference_is_that_of_a_pair_with_either_sign(spectra: Tensor):
+    augmentation = make(neighbour_difference=0.5)
+    added = augmentation.change(spectra, torch.Generator().manual_seed(0)) - spectra
+    values = augmentation.values
+    possible = torch.stack([s * (values[a] - values[b]) / 2 for a, b in ((0, 1), (2, 3)) for s in (1, -1)])
+    distance = (added[:, 0, None] - possible).abs().amax(-1)  # (B, 4)
+    assert distance.amin(1).max() < 1e-5  # a float32 sum and difference of size 1
+    assert set(distance.argmin(1).tolist()) == {0, 1, 2, 3}
+    assert (added - added[:, :1]).abs().max() < 1e-5
+
+
+def test_without_pairs_there_is_no_neighbour_difference(spectra: Tensor):
+    augmentation = make(neighbour_difference=0.5)
+    alone = Augmentation(augmentation.settings, augmentation.values, augmentation.pairs[:0])
+    assert torch.equal(alone.change(spectra, torch.Generator().manual_seed(0)), spectra)
+
+
+def test_bands_are_dropped_as_whole_blocks_in_the_whole_patch(spectra: Tensor):
+    found = changed(spectra, band_dropout=0.5, band_block=6)
+    zero = (found == 0).all(1)  # (B, L)
+    assert torch.equal(zero, (found == 0).any(1))
+    assert torch.equal(found[~zero[:, None].expand_as(found)], spectra[~zero[:, None].expand_as(found)])
+    for block in (slice(0, 6), slice(6, 12), slice(12, 18), slice(18, 20)):
+        assert torch.equal(zero[:, block].any(1), zero[:, block].all(1))
+        # 64 draws of ½: five standard errors are 0.31.
+        assert zero[:, block][:, 0].float().mean().item() == pytest.approx(0.5, abs=0.31)
+
+
+def test_a_block_wider_than_the_spectrum_is_the_spectrum(spectra: Tensor):
+    zero = changed(spectra, band_dropout=0.5, band_block=10**12) == 0
+    assert torch.equal(zero.flatten(1).any(1), zero.flatten(1).all(1))
+    assert 0 < zero[:, 0, 0].sum() < 64
+
+
+def test_mixup_keeps_each_target_a_distribution_and_mixes_spectra_alike(spectra: Tensor):
+    targets = torch.eye(64)
+    mixed, shares = make(mixup=0.4).mix(spectra, targets, np.random.default_rng(0))
+    torch.testing.assert_close(shares.sum(1), torch.ones(64), rtol=0, atol=1e-6)  # two summands in float32
+    assert shares.min() >= 0
+    expected = torch.einsum("bc,cpl->bpl", shares, spectra)
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=1e-5)
+
+
+def test_the_same_generator_changes_alike(spectra: Tensor):
+    settings = {"brightness": 0.1, "offset": 0.1, "noise": 0.1, "neighbour_difference": 0.5, "band_dropout": 0.2}
+    assert torch.equal(changed(spectra, **settings), changed(spectra, **settings))

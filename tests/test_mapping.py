@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
+from rio_cogeo import cog_validate
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from spectralmamba import Classifier, Settings, fit, map_scene, simulate_scene
+from spectralmamba.errors import ClassifierError, OutputError
+
+MAP_FILES = ["map.tif", "map.tif.aux.xml", "map_confidence.tif"]
+ROTATED = Affine.translation(364095.5, 5809965.25) @ Affine.rotation(31) @ Affine.scale(3.7, -3.7)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as raster:
+            return raster.read(1)
+
+
+def renumbered(labels: xr.DataArray, ids: dict[int, int]) -> xr.DataArray:
+    """The same labels under other ids, with a name and colour of each."""
+    values = np.zeros_like(labels.values)
+    for old, new in ids.items():
+        values[labels.values == old] = new
+    attributes = {
+        "class_names": {new: f"crop no. {old}" for old, new in ids.items()},
+        "class_colors": {new: f"#{old:02x}80ff" for old, new in ids.items()},
+    }
+    return xr.DataArray(values, dims=("y", "x"), attrs=attributes)
+
+
+@pytest.mark.parametrize("tile", [1, 5, 16, 512])
+def test_tiles_of_any_size_give_the_same_map(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path, tile: int
+):
+    done: list[tuple[int, int]] = []
+    files = map_scene(classifier, small_scene, tmp_path / "map.tif", tile=tile, on_tile=lambda *at: done.append(at))
+    whole, probabilities = classifier.predict(small_scene), classifier.predict_proba(small_scene)
+    np.testing.assert_array_equal(read(files.classes), whole)
+    # Batches of another size: float32's 6e-8 times some dozen summands.
+    np.testing.assert_allclose(read(files.confidence), probabilities.values.max(0), rtol=0, atol=1e-6)
+    assert files.pixels == (whole.values > 0).sum()
+    assert done[-1] == (144, 144)
+    assert np.all(np.diff([now for now, _ in done]) > 0)
+    assert names(tmp_path) == MAP_FILES
+
+
+def test_nodata_of_the_scene_is_nodata_of_both_maps(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+    files = map_scene(classifier, small_scene, tmp_path / "map.tif")
+    valid = np.isfinite(small_scene.values).all(0)
+    with rasterio.open(files.classes) as classes, rasterio.open(files.confidence) as confidence:
+        assert (classes.nodata, classes.dtypes) == (0, ("uint8",))
+        assert np.isnan(confidence.nodata)
+        assert confidence.dtypes == ("float32",)
+        np.testing.assert_array_equal(classes.read(1) > 0, valid)
+        found = confidence.read(1)
+        np.testing.assert_array_equal(np.isfinite(found), valid)
+        assert found[valid].min() > 1 / 3
+        assert found[valid].max() <= 1
+
+
+def test_a_scene_of_nodata_alone_gives_an_empty_map(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+    small_scene.values[:] = np.nan
+    files = map_scene(classifier, small_scene, tmp_path / "map.tif")
+    assert files.pixels == 0
+    assert not read(files.classes).any()
+
+
+@pytest.mark.parametrize("transform", [None, ROTATED], ids=["north up", "rotated"])
+def test_maps_lie_exactly_on_the_scenes_grid(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path, transform: Affine | None
+):
+    scene = small_scene if transform is None else small_scene.drop_vars(["x", "y"]).rio.write_transform(transform)
+    files = map_scene(classifier, scene, tmp_path / "map.tif")
+    assert files.georeferenced
+    for path in (files.classes, files.confidence):
+        with rasterio.open(path) as raster:
+            assert raster.transform == scene.rio.transform()
+            assert raster.crs == scene.rio.crs
+            assert raster.shape == scene.shape[1:]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_scene_without_georeference_gives_maps_without_one(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    bare = small_scene.drop_vars(["x", "y", "spatial_ref"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = map_scene(classifier, bare, tmp_path / "map.tif")
+    assert not files.georeferenced
+    for path in (files.classes, files.confidence):
+        with rasterio.open(path) as raster:
+            assert raster.crs is None
+            assert raster.transform == Affine.identity()
+    np.testing.assert_array_equal(read(files.classes), classifier.predict(small_scene))
+
+
+@pytest.mark.parametrize(
+    ("ids", "dtype"), [({1: 2, 2: 7, 3: 255}, "uint8"), ({1: 10, 2: 300, 3: 65535}, "uint16")], ids=["byte", "more"]
+)
+def test_class_ids_colours_and_names_are_the_users(
+    small_scene: xr.DataArray,
+    small_labels: xr.DataArray,
+    quick: Settings,
+    tmp_path: Path,
+    ids: dict[int, int],
+    dtype: str,
+):
+    labels = renumbered(small_labels, ids)
+    classifier = fit(small_scene, labels, None, quick, class_balanced=True, device="cpu")
+    files = map_scene(classifier, small_scene, tmp_path / "map.tif")
+    with rasterio.open(files.classes) as raster:
+        assert raster.dtypes == (dtype,)
+        assert set(np.unique(raster.read(1))) <= {0, *ids.values()}
+        colours, tags = raster.colormap(1), raster.tags()
+        assert {int(id_): name for id_, name in json.loads(tags["CLASS_NAMES"]).items()} == labels.attrs["class_names"]
+        assert {int(id_): c for id_, c in json.loads(tags["CLASS_COLORS"]).items()} == labels.attrs["class_colors"]
+        assert colours[0][3] == 0
+    for old, new in ids.items():
+        assert colours[new] == (old, 0x80, 0xFF, 255)
+    table = ElementTree.parse(tmp_path / "map.tif.aux.xml").getroot().iter("Row")
+    rows = [[cell.text for cell in row] for row in table]
+    assert rows == [[str(new), f"crop no. {old}", str(old), "128", "255"] for old, new in sorted(ids.items())]
+
+
+def assert_cloud_optimised(path: Path) -> None:
+    valid, errors, remarks = cog_validate(str(path), strict=True)
+    assert valid, (path.name, errors, remarks)
+    assert not errors + remarks
+
+
+def test_maps_smaller_than_a_block_are_cloud_optimised(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    files = map_scene(classifier, small_scene, tmp_path / "map.tif")
+    assert_cloud_optimised(files.classes)
+    assert_cloud_optimised(files.confidence)
+
+
+def test_maps_of_several_blocks_are_cloud_optimised_and_have_overviews(tmp_path: Path):
+    scene, labels = simulate_scene(rows=12, columns=1100, bands=4, classes=2)
+    classifier = fit(scene, labels, None, steps=2, patch=1, model_options={"blocks": 0}, device="cpu")
+    files = map_scene(classifier, scene, tmp_path / "map.tif")
+    for path in (files.classes, files.confidence):
+        assert_cloud_optimised(path)
+        with rasterio.open(path) as raster:
+            assert raster.overviews(1) == [2, 4]
+    with rasterio.open(files.classes, overview_level=0) as overview:
+        assert set(np.unique(overview.read(1))) <= {0, 1, 2}  # no class in between
+
+
+def test_the_map_tells_where_it_comes_from(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+    files = map_scene(classifier, small_scene, tmp_path / "map.tif")
+    for path in (files.classes, files.confidence):
+        with rasterio.open(path) as raster:
+            tags = raster.tags()
+            assert tags["SOFTWARE"].startswith("spectralmamba ")
+            assert tags["MODEL"] == "spectral_mamba, preset default, patch 3"
+            assert tags["SCENE"] == "simulated, seed 0"
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failure_half_way_leaves_the_old_map_and_nothing_else(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path, failure: type[BaseException]
+):
+    def fail(done: int, of: int) -> None:
+        if done > of // 2:
+            raise failure
+
+    with pytest.raises(failure):
+        map_scene(classifier, small_scene, tmp_path / "map.tif", tile=5, on_tile=fail)
+    assert names(tmp_path) == []
+    map_scene(classifier, small_scene, tmp_path / "map.tif")
+    before = {name: (tmp_path / name).read_bytes() for name in MAP_FILES}
+    with pytest.raises(failure):
+        map_scene(classifier, small_scene, tmp_path / "map.tif", tile=5, on_tile=fail)
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+
+
+def test_the_old_map_stays_if_the_new_one_cannot_be_finished(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    (tmp_path / "map.tif.aux.xml").mkdir()  # in the way of the last file
+    with pytest.raises(OutputError):
+        map_scene(classifier, small_scene, tmp_path / "map.tif")
+    assert names(tmp_path) == ["map.tif.aux.xml"]
+
+
+def test_a_folder_that_is_missing_or_a_file_is_refused_before_anything_is_classified(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    def never(*_: int) -> None:
+        raise AssertionError
+
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(OutputError, match="folder does not exist"):
+            map_scene(classifier, small_scene, folder / "map.tif", on_tile=never)
+    (tmp_path / "map.tif").mkdir()
+    with pytest.raises(OutputError, match="cannot write this file"):
+        map_scene(classifier, small_scene, tmp_path / "map.tif", on_tile=never)
+    assert names(tmp_path) == ["file", "map.tif"]
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="cannot write this file"):
+            map_scene(classifier, small_scene, tmp_path / "map.tif")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_another_scene_or_no_tile_is_refused(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+    with pytest.raises(ClassifierError, match="number of bands"):
+        map_scene(classifier, small_scene[1:], tmp_path / "map.tif")
+    with pytest.raises(OutputError, match="at least 1 pixel"):
+        map_scene(classifier, small_scene, tmp_path / "map.tif", tile=0)
+    assert names(tmp_path) == []
+
+
+FILLING_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import xarray as xr
+from spectralmamba import Classifier, map_scene, simulate_scene
+from spectralmamba.classifier import Tile
+from spectralmamba.errors import OutputError
+
+
+class Incompressible(Classifier):
+    def check_scene(self, scene):
+        pass
+
+    def tiles(self, scene, size):
+        confidence = np.random.default_rng(0).random((1, 1024, 1024), np.float32)
+        yield Tile(slice(0, 1024), slice(0, 1024), np.ones((1024, 1024), np.uint16), confidence)
+
+
+classifier = Classifier.load(sys.argv[1], "cpu")
+scene, _ = simulate_scene(rows=12, columns=12, bands=20, classes=3)
+if sys.argv[3] == "large":
+    classifier = Incompressible(classifier.network, classifier.transform, classifier.card)
+    scene = xr.DataArray(np.broadcast_to(np.float32(0), (20, 1024, 1024)), dims=("band", "y", "x"))
+enough = Path(sys.argv[2]) / "enough"
+enough.mkdir()
+size = map_scene(classifier, scene, enough / "map.tif").confidence.stat().st_size
+for limit in map(int, sys.argv[4:]):
+    folder = Path(sys.argv[2]) / str(limit)
+    folder.mkdir()
+    limit = limit if limit >= 0 else size + limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        map_scene(classifier, scene, folder / "map.tif")
+        outcome = "written"
+    except OutputError as error:
+        outcome = str(error)
+    except BaseException as error:
+        outcome = repr(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(outcome)
+"""
+FULL_AT = {
+    # The working raster of confidences holds one block of 512 × 512 float32, 1 MiB, and its header and directory.
+    "small": [0, 100, 1000, 3000, 262_144, 1_000_000, 1_048_576, 1_049_000],
+    # Four blocks of random values, 4 MiB; with overviews their compressed copy is larger, and its end, here a negative number
+    # of bytes, is written while GDAL closes the file.
+    "large": [4_000_000, 4_300_000, -300_000, -100_000, -5000, -500, -1],
+}
+
+
+@pytest.mark.parametrize("scene", ["small", "large"])
+def test_a_disk_that_fills_up_is_told_and_nothing_is_left(classifier_file: Path, tmp_path: Path, scene: str):
+    pytest.importorskip("resource")
+    limits = list(map(str, FULL_AT[scene]))
+    arguments = [sys.executable, "-c", FILLING_DISK, str(classifier_file), str(tmp_path), scene, *limits]
+    outcomes = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.splitlines()
+    for limit, outcome in zip(limits, outcomes, strict=True):
+        assert str(tmp_path / limit) in outcome, (limit, outcome)
+        assert "cannot write" in outcome or "no space left" in outcome
+        assert names(tmp_path / limit) == [], limit
+    assert names(tmp_path / "enough") == MAP_FILES
+
+
+class CountingArray(BackendArray):
+    """An array that notes how many values each access reads."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+        self.reads: list[tuple[int, ...]] = []
+
+    def __deepcopy__(self, _: dict[int, Any]) -> CountingArray:
+        return self
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        found = self.values
+        for axis, part in enumerate(key):
+            found = np.take(found, np.arange(self.shape[axis])[part], axis)
+        self.reads.append(found.shape)
+        return found
+
+
+def test_a_scene_is_read_by_tiles_with_a_halo_and_only_in_the_bands_needed(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    counting = CountingArray(small_scene.values)
+    lazy = small_scene.copy(data=indexing.LazilyIndexedArray(counting))
+    files = map_scene(classifier, lazy, tmp_path / "map.tif", tile=5)
+    np.testing.assert_array_equal(read(files.classes), classifier.predict(small_scene))
+    assert len(counting.reads) == 9
+    for shape in counting.reads:
+        assert shape[0] == len(classifier.bands) < 20
+        assert max(shape[1:]) <= 5 + 2  # the patch of 3 reaches one pixel to each side

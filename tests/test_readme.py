@@ -1,0 +1,113 @@
+"""What the README shows is run as it stands there, on a small simulated scene."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import spectralmamba
+from spectralmamba.errors import SpectralMambaError
+from spectralmamba.scenes.writing import write_labels, write_scene
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [
+    shlex.split(line, comments=True) for block in code_blocks("sh") for line in block.splitlines() if line.strip()
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that the README speaks of, in the working folder."""
+    geopandas = pytest.importorskip("geopandas")
+    from rasterio.features import shapes
+    from shapely.geometry import shape
+
+    scene, labels = spectralmamba.simulate_scene(rows=48, columns=48, bands=20, classes=3)
+    write_scene(scene, tmp_path / "scene.tif")
+    write_scene(scene, tmp_path / "another.tif")
+    write_labels(labels, tmp_path / "labels.tif")
+    ids = labels.values.astype(np.int32)
+    fields = list(shapes(ids, mask=ids > 0, transform=labels.rio.transform()))
+    crops = [labels.attrs["class_names"][int(id_)] for _, id_ in fields]
+    outlines = [shape(outline) for outline, _ in fields]
+    geopandas.GeoDataFrame({"crop": crops}, geometry=outlines, crs=labels.rio.crs).to_file(tmp_path / "fields.gpkg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_line_works_in_the_order_it_is_shown(folder: Path) -> None:
+    from typer.testing import CliRunner
+
+    from spectralmamba.cli import app
+
+    assert {command[0] for command in COMMANDS} == {"spectralmamba"}
+    for _, *arguments in COMMANDS:
+        trains = arguments[0] in ("run", "train") and "--help" not in arguments
+        shortened = [*arguments, "--steps", "2"] if trains else arguments
+        result = CliRunner().invoke(app, shortened)
+        assert result.exit_code == 0, f"{shlex.join(arguments)}: {result.output}{result.exception!r}"
+        for option, value in itertools.pairwise(arguments):
+            assert option != "--out" or (folder / value).exists(), f"{shlex.join(arguments)} wrote no {value}"
+
+
+def test_the_python_example_runs_as_it_stands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = code_blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "Leaks: none" in printed
+    for name in ("model.safetensors", "map.tif", "map_confidence.tif"):
+        assert (folder / name).is_file()
+
+
+def test_every_make_target_in_the_text_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in ("README.md", "CONTRIBUTING.md", "docs/method.md"):
+        targets = re.findall(r"^    make ([a-z-]+)|`make ([a-z-]+)", (ROOT / page).read_text(encoding="utf-8"), re.M)
+        for target in {one or other for one, other in targets}:
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page} names make {target}"
+
+
+# The benchmark writes these, so a checkout may be without them.
+GENERATED = {"docs/results.md"}
+
+
+def test_every_relative_link_leads_to_a_file() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            place = (page.parent / target).resolve()
+            assert place.exists() or str(place.relative_to(ROOT)) in GENERATED, f"{page.name} links to {target}"
+
+
+def test_every_public_name_is_described_in_the_architecture() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    missing = [name for name in spectralmamba.__all__ if not re.search(rf"`{name}[`(]", page)]
+    assert not missing
+    assert issubclass(spectralmamba.SpectralMambaError, SpectralMambaError)
+
+
+def test_every_dependency_has_its_line() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    names = {re.split(r"[\[<>=~! ]", requirement)[0] for requirement in listed} - {"spectralmamba"}
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| ([a-z][a-z0-9-]+) (?:\(.*?\) )?\|", page, re.MULTILINE)) - {"package"}
+    assert names - documented == set(), "not described"
+    assert documented - names - {"setuptools"} == set(), "described, but not used"
+
+
+def test_the_citation_names_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert set(re.findall(r"^ *version: (.+)$", text, re.MULTILINE)) == {spectralmamba.__version__}

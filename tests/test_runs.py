@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectralmamba import Classifier, Settings, Split, split_random, training
+from spectralmamba.errors import OutputError, SplitError, TrainingInterrupted
+from spectralmamba.runs import RESULT_FILES, Run, peak_memory, prepare_folder, split_beside, write_summary
+from spectralmamba.training import Progress
+
+TRAINED = {"log.jsonl", "model.safetensors", "overview.tif", "settings.toml", "spectra.json", "split.tif"}
+MAPPED = {"map.tif", "map.tif.aux.xml", "map_confidence.tif"}
+
+
+@pytest.fixture
+def data(small_scene: xr.DataArray, small_labels: xr.DataArray, small_split: Split) -> tuple[Any, Any, Split]:
+    return small_scene, small_labels, small_split
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(prepare_folder(tmp_path / "run"))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def strict_json(path: Path) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def logged(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def stop_at(step: int, failure: type[BaseException] = KeyboardInterrupt) -> Callable[[Progress], None]:
+    def on_step(progress: Progress) -> None:
+        if progress.step == step:
+            raise failure
+
+    return on_step
+
+
+def test_every_stage_leaves_its_documented_files_and_no_other(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    classifier = run.train(*data, quick, device="cpu")
+    assert names(run.folder) == TRAINED
+    run.map(classifier, scene)
+    assert names(run.folder) == TRAINED | MAPPED
+    run.evaluate(classifier, scene, labels, split)
+    assert names(run.folder) == TRAINED | MAPPED | {"scores.json"}
+    assert run.report() == run.folder / "report.html"
+    assert names(run.folder) == TRAINED | MAPPED | {"scores.json", "report.html"}
+    assert names(run.folder) <= set(RESULT_FILES)
+    assert set(run.seconds) == {"train", "map", "evaluate"}
+
+
+def test_scores_hold_what_is_documented_in_strict_json(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    classifier = run.train(*data, quick, device="cpu")
+    run.map(classifier, scene)
+    scores = run.evaluate(classifier, scene, labels, split)
+    record = strict_json(run.folder / "scores.json")
+    assert set(scores.to_dict()) < set(record)
+    assert {"split", "versions", "seconds", "peak_memory_bytes", "model", "scene"} < set(record)
+    assert record["test_pixels"] == split.test.sum() == np.sum(record["confusion"]) + record["unclassified"]
+    assert record["overall_accuracy"] == scores.overall_accuracy
+    assert record["split"]["patch"] == 3
+    assert set(record["model"]) == {"name", "preset", "patch", "parameters", "multiply_accumulates"}
+    assert {"file", "shape", "crs"} < set(record["scene"])
+    assert record["scene"]["crs"] == "EPSG:32633"
+    assert set(record["seconds"]) == {"train", "map", "evaluate"}
+    strict_json(run.folder / "spectra.json")
+
+
+def test_scores_go_into_the_classifiers_card(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    scores = run.evaluate(run.train(*data, quick, device="cpu"), scene, labels, split)
+    card = Classifier.load(run.model, "cpu").card
+    assert card["scores"]["overall_accuracy"] == scores.overall_accuracy
+    assert card["scores"]["test_pixels"] == split.test.sum()
+
+
+def test_settings_and_split_of_a_run_repeat_it(run: Run, data: Any, quick: Settings, tmp_path: Path):
+    scene, labels, _ = data
+    run.train(*data, quick, device="cpu")
+    split, ids = Split.load(run.folder / "split.tif")
+    again = Run(prepare_folder(tmp_path / "again"))
+    again.train(scene, labels, split, Settings.load(run.folder / "settings.toml"), device="cpu")
+    np.testing.assert_array_equal(ids, labels)
+    assert again.model.read_bytes() == run.model.read_bytes()
+
+
+def test_without_a_split_all_labels_train_and_there_is_no_split_file(run: Run, data: Any, quick: Settings):
+    scene, labels, _ = data
+    run.train(scene, labels, None, quick, device="cpu")
+    assert names(run.folder) == TRAINED - {"split.tif"}
+    pixels = {entry["id"]: entry["pixels"] for entry in strict_json(run.folder / "spectra.json")["classes"]}
+    assert pixels == {id_: (labels.values == id_).sum() for id_ in (1, 2, 3)}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_classifier_and_log(
+    run: Run, data: Any, quick: Settings, tmp_path: Path
+):
+    unbroken = Run(prepare_folder(tmp_path / "unbroken"))
+    unbroken.train(*data, quick, device="cpu")
+    with pytest.raises(TrainingInterrupted, match="--resume"):
+        run.train(*data, quick, device="cpu", on_step=stop_at(4))
+    assert names(run.folder) == {"checkpoint.safetensors", "log.jsonl", "settings.toml", "split.tif"}
+    run.train(*data, quick, device="cpu", resume=True)
+    assert names(run.folder) == TRAINED
+    assert run.model.read_bytes() == unbroken.model.read_bytes()
+    without_time = [[{k: v for k, v in line.items() if k != "seconds"} for line in logged(r)] for r in (run, unbroken)]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_killed_run_logs_every_step_once_after_going_on(
+    run: Run, data: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 2)
+    with pytest.raises(RuntimeError):
+        run.train(*data, quick, device="cpu", on_step=stop_at(5, RuntimeError))  # the checkpoint is of step 4
+    log = run.folder / "log.jsonl"
+    log.write_text(log.read_text() + '{"step": 6, "lo')  # cut off by the kill
+    run.train(*data, quick, device="cpu", resume=True)
+    assert [line["step"] for line in logged(run)] == [1, 2, 3, 4, 5, 6]
+    assert set(logged(run)[0]) == {"step", "loss", "accuracy", "learning_rate", "seconds"}
+
+
+def test_going_on_before_the_first_checkpoint_starts_anew(run: Run, data: Any, quick: Settings):
+    with pytest.raises(RuntimeError):
+        run.train(*data, quick, device="cpu", on_step=stop_at(3, RuntimeError))
+    run.train(*data, quick, device="cpu", resume=True)
+    assert [line["step"] for line in logged(run)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_long_training_logs_some_two_hundred_lines_and_the_last_step(run: Run, data: Any):
+    run.train(*data, Settings(steps=401, patch=1, batch_size=2, model_options={"blocks": 0}), device="cpu")
+    steps = [line["step"] for line in logged(run)]
+    assert 200 <= len(steps) <= 202
+    assert steps[-1] == 401
+    assert np.all(np.diff(steps) > 0)
+
+
+def test_a_finished_training_is_only_loaded(run: Run, data: Any, quick: Settings):
+    run.train(*data, quick, device="cpu")
+    before = {name: (run.folder / name).read_bytes() for name in names(run.folder)}
+    classifier = run.train(*data, quick, device="cpu", resume=True, on_step=stop_at(1))
+    assert classifier.classes.tolist() == [1, 2, 3]
+    assert {name: (run.folder / name).read_bytes() for name in names(run.folder)} == before
+
+
+def test_several_seeds_are_summed_up(data: Any, quick: Settings, tmp_path: Path):
+    scene, labels, _ = data
+    scores = {}
+    for seed in (0, 3):
+        run, split = Run(prepare_folder(tmp_path / f"seed-{seed}")), split_random(labels, per_class=4, seed=seed)
+        classifier = run.train(scene, labels, split, quick.replace(seed=seed), device="cpu")
+        scores[seed] = run.evaluate(classifier, scene, labels, split)
+        run.map(classifier, scene)
+        run.report()
+    write_summary(tmp_path, scores)
+    assert names(tmp_path) == {"seed-0", "seed-3", "summary.json", "report.html"}
+    summary = strict_json(tmp_path / "summary.json")
+    assert summary["seeds"] == [0, 3]
+    for name in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1"):
+        values = [getattr(scores[seed], name) for seed in (0, 3)]
+        assert summary[name]["values"] == values
+        assert summary[name]["mean"] == pytest.approx(np.mean(values))
+        assert summary[name]["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert [entry["id"] for entry in summary["per_class"]] == [1, 2, 3]
+
+
+def test_a_folder_that_holds_something_is_taken_only_if_asked(tmp_path: Path):
+    folder = prepare_folder(tmp_path / "new" / "run")
+    assert folder.is_dir()
+    assert prepare_folder(folder) == folder
+    for name in ("scores.json", "notes.txt"):
+        (folder / name).write_text("x")
+    with pytest.raises(OutputError, match="--overwrite"):
+        prepare_folder(folder)
+    prepare_folder(folder, resume=True)
+    assert names(folder) == {"scores.json", "notes.txt"}
+    prepare_folder(folder, overwrite=True)
+    assert names(folder) == {"notes.txt"}  # the user's own
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        prepare_folder(tmp_path / "file")
+    with pytest.raises(OutputError, match="cannot make"):
+        prepare_folder(tmp_path / "file" / "run")
+
+
+def test_the_split_beside_a_classifier_is_found_and_must_fit(run: Run, data: Any, quick: Settings):
+    _, labels, split = data
+    assert split_beside(run.model, labels) is None
+    run.train(*data, quick, device="cpu")
+    found = split_beside(run.model, labels)
+    assert found is not None
+    np.testing.assert_array_equal(found.test, split.test)
+    with pytest.raises(SplitError, match="another scene"):
+        split_beside(run.model, labels[:-1])
+
+
+def test_peak_memory_is_in_bytes():
+    peak = peak_memory()
+    assert peak is None or 50 << 20 < peak < 1 << 40  # torch alone takes more than 50 MiB

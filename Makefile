@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/spectralmamba simulate --out demo
+	$(BIN)/spectralmamba simulate --out demo --overwrite
 	$(BIN)/spectralmamba run demo/scene.tif demo/labels.tif --split regions --per-class 30 --out demo/result --overwrite
 	@echo "Open demo/result/report.html in a browser, demo/result/map.tif in a GIS."
 

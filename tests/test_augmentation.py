@@ -5,16 +5,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectralmamba.augmentation import Augmentation
+from spectralmamba.augmentation import Augmentation, ClassDifferences
 from spectralmamba.settings import Settings
 
-OFF = {"brightness": 0, "offset": 0, "noise": 0, "neighbour_difference": 0, "band_dropout": 0, "mixup": 0}
+OFF = {
+    "brightness": 0,
+    "offset": 0,
+    "noise": 0,
+    "neighbour_difference": 0,
+    "class_difference": 0,
+    "band_dropout": 0,
+    "mixup": 0,
+}
 OFF |= {"turns_and_flips": False}
+NO_DIFFERENCES = ClassDifferences(torch.zeros(2, 20), torch.tensor([0, 1]))
 
 
 def make(**changes: object) -> Augmentation:
     values = torch.randn(10, 20, generator=torch.Generator().manual_seed(1))
-    return Augmentation(Settings().replace(**(OFF | changes)), values, torch.tensor([[0, 1], [2, 3]]))
+    return Augmentation(Settings().replace(**(OFF | changes)), values, torch.tensor([[0, 1], [2, 3]]), NO_DIFFERENCES)
 
 
 def changed(spectra: Tensor, **changes: object) -> Tensor:
@@ -87,7 +96,7 @@ def test_a_neighbour_difference_is_that_of_a_pair_with_either_sign(spectra: Tens
 
 def test_without_pairs_there_is_no_neighbour_difference(spectra: Tensor):
     augmentation = make(neighbour_difference=0.5)
-    alone = Augmentation(augmentation.settings, augmentation.values, augmentation.pairs[:0])
+    alone = Augmentation(augmentation.settings, augmentation.values, augmentation.pairs[:0], augmentation.differences)
     assert torch.equal(alone.change(spectra, torch.Generator().manual_seed(0)), spectra)
 
 
@@ -120,3 +129,25 @@ def test_mixup_keeps_each_target_a_distribution_and_mixes_spectra_alike(spectra:
 def test_the_same_generator_changes_alike(spectra: Tensor):
     settings = {"brightness": 0.1, "offset": 0.1, "noise": 0.1, "neighbour_difference": 0.5, "band_dropout": 0.2}
     assert torch.equal(changed(spectra, **settings), changed(spectra, **settings))
+
+
+def test_class_differences_are_between_pixels_of_one_class():
+    targets = torch.tensor([2, 0, 1, 0, 2, 2])
+    means = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+    drawn = ClassDifferences(means, targets).draw(500, torch.Generator().manual_seed(0))
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j and targets[i] == targets[j]]
+    allowed = [means[i] - means[j] for i, j in pairs] + [torch.zeros(4)]  # zero: the class of one pixel
+    seen = {next(k for k, difference in enumerate(allowed) if torch.equal(difference, row)) for row in drawn}
+    assert len(seen) == len(allowed) == 9
+
+
+def test_a_class_difference_moves_the_whole_patch_alike(spectra: Tensor):
+    settings = Settings().replace(**(OFF | {"class_difference": 1.0}))
+    differences = ClassDifferences(
+        torch.randn(4, 20, generator=torch.Generator().manual_seed(4)), torch.tensor([0, 0, 1, 1])
+    )
+    augmentation = Augmentation(settings, torch.zeros(1, 20), torch.zeros(0, 2, dtype=torch.long), differences)
+    moved = augmentation.change(spectra, torch.Generator().manual_seed(0)) - spectra
+    # Rounding of a sum of numbers of size 1.
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), rtol=0, atol=1e-5)
+    assert moved.abs().max() > 0.1

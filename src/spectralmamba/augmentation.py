@@ -11,6 +11,33 @@ from torch import Tensor
 from spectralmamba.settings import Settings
 
 
+class ClassDifferences:
+    """Differences between training pixels of one class.
+
+    With few labels they are all that is known of how a class varies over the scene. Added to pixels of every class, they teach
+    the network to look away from these directions, as a linear discriminant does with the pooled covariance.
+
+    Args:
+        means: Mean spectra of the training patches, `(n, L)`.
+        targets: Index of their class, `(n,)`.
+    """
+
+    def __init__(self, means: Tensor, targets: Tensor) -> None:
+        order = torch.argsort(targets, stable=True)
+        counts = torch.bincount(targets)
+        self._means = means[order]
+        self._count = counts.repeat_interleave(counts)  # (n,), of the class of each
+        self._first = (counts.cumsum(0) - counts).repeat_interleave(counts)  # (n,), where that class begins
+
+    def draw(self, number: int, generator: torch.Generator) -> Tensor:
+        """Draw differences `(number, L)`: any training pixel minus another of its class, zero where there is none."""
+        device = self._means.device
+        one = torch.randint(len(self._means), (number,), generator=generator, device=device)
+        first, count = self._first[one], self._count[one]
+        further = 1 + torch.rand(number, generator=generator, device=device) * (count - 1)
+        return self._means[one] - self._means[first + (one - first + further.long()) % count]
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of gathered batches.
@@ -19,11 +46,13 @@ class Augmentation:
         settings: The amplitudes.
         values: Normalised spectra `(n, L)` that neighbour differences are taken from.
         pairs: Positions `(m, 2)` of neighbouring pixels.
+        differences: What varies inside the classes of the training pixels.
     """
 
     settings: Settings
     values: Tensor
     pairs: Tensor
+    differences: ClassDifferences
 
     def turn(self, neighbourhoods: Tensor, generator: torch.Generator) -> Tensor:
         """Turn and mirror each neighbourhood `(B, P²)` at random; the centre stays."""
@@ -34,7 +63,10 @@ class Augmentation:
         return neighbourhoods.gather(1, symmetries[chosen])
 
     def change(self, spectra: Tensor, generator: torch.Generator) -> Tensor:
-        """Change spectra `(B, P², L)`: brightness, offset, neighbour difference, noise, blocks of bands set to zero."""
+        """Change spectra `(B, P², L)`.
+
+        Brightness, offset, differences inside classes and of neighbours, noise, blocks of bands set to zero.
+        """
         settings, (batch, _, bands), device = self.settings, spectra.shape, spectra.device
 
         def uniform(*shape: int) -> Tensor:
@@ -43,6 +75,9 @@ class Augmentation:
         if settings.brightness or settings.offset:
             factor = 1 + settings.brightness * (2 * uniform(batch, 1, 1) - 1)
             spectra = spectra * factor + settings.offset * (2 * uniform(batch, 1, 1) - 1)
+        if settings.class_difference:
+            factor = settings.class_difference * (2 * uniform(batch, 1) - 1)
+            spectra = spectra + (factor * self.differences.draw(batch, generator))[:, None]
         if settings.neighbour_difference and len(self.pairs):
             pairs = self.pairs[torch.randint(len(self.pairs), (batch,), generator=generator, device=device)]
             difference = self.values[pairs[:, 0]] - self.values[pairs[:, 1]]  # (B, L)

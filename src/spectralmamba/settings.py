@@ -33,7 +33,7 @@ class Settings:
 
     normalisation: str = "whitening"
     """ "standard": bands standardised; "whitening": noise whitening on top, learned from differences of neighbours."""
-    whitening_epsilon: float = 0.03
+    whitening_epsilon: float = 0.01
     """ε of the whitening (N + ε I)^(−1/2): how much of small differences is left alone."""
     statistics_from: str = "training side"
     """Pixels, never their labels, that normalisation is learned from: "training side" of the split, "scene", "training pixels"."""
@@ -61,6 +61,8 @@ class Settings:
     """Standard deviation of noise added to every value."""
     neighbour_difference: float = 0.7
     """Factor of the spectral difference of a random pair of neighbouring pixels that is added to the whole patch."""
+    class_difference: float = 1.5
+    """Factor, drawn from ± this, of the difference of two training patches' means of one class that is added to the whole patch."""
     band_dropout: float = 0.1
     """Probability of a block of bands to be set to zero."""
     band_block: int = 6
@@ -156,6 +158,7 @@ _RANGES = {
     "brightness": (0, 1),
     "offset": (0, math.inf),
     "noise": (0, math.inf),
+    "class_difference": (0, math.inf),
     "neighbour_difference": (0, math.inf),
     "band_dropout": (0, 0.99),
     "band_block": (1, math.inf),

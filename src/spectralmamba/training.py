@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from spectralmamba.augmentation import Augmentation
+from spectralmamba.augmentation import Augmentation, ClassDifferences
 from spectralmamba.classifier import FORMAT, Classifier, build_network, find_device, versions
 from spectralmamba.errors import LabelError, SceneError, SettingsError, SplitError, TrainingInterrupted
 from spectralmamba.files import atomic_output
@@ -38,6 +38,7 @@ from spectralmamba.transforms import InputTransform, learn_transform
 # and ends as a part of the highest rate.
 _RISE, _START, _END = 0.3, 1 / 25, 1e-4 / 25
 _CHECKPOINT_EVERY = 250
+_PATCHES = 4096  # gathered at a time
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,10 @@ class _Run:
         self.identity = {"settings": settings.to_dict(), "data": checksum, "labels": _labels_checksum(task)}
         self.checkpoint = checkpoint
         self.device = task.positions.device
-        self.augmentation = Augmentation(settings, task.pixels.values, task.pairs)
         self.neighbourhoods = task.pixels.neighbourhoods(task.positions, settings.patch)  # (n, P²)
+        values = task.pixels.values
+        means = torch.cat([values[part].mean(1) for part in self.neighbourhoods.split(_PATCHES)])  # (n, L)
+        self.augmentation = Augmentation(settings, values, task.pairs, ClassDifferences(means, task.targets))
         self.one_hot = one_hot(task.targets, len(task.classes)).float()  # (n, K)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

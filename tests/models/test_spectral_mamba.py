@@ -70,18 +70,21 @@ def test_a_token_depends_on_no_later_token():
         assert torch.equal(block(tokens)[:, :4], block(changed)[:, :4])
 
 
-def test_the_linear_path_starts_without_influence_and_sees_the_centre():
+@pytest.mark.parametrize("view", ["centre", "mean", "both"])
+def test_the_linear_path_starts_without_influence_and_sees_what_it_should(view: str):
     options = {"bands": 9, "classes": 3, "patch": 3}
     models = []
-    for linear_path in (True, False):
+    for linear_path in (view, "none"):
         torch.manual_seed(0)
         models.append(create_model("spectral_mamba", **options, linear_path=linear_path).eval())
     with_path, without = models
     without.load_state_dict({k: v for k, v in with_path.state_dict().items() if not k.startswith("linear_path")})
     x = torch.randn(2, 9, 3, 3)
+    centre, mean = x[:, :, 1, 1], x.mean((2, 3))
+    seen = {"centre": centre, "mean": mean, "both": (centre + mean) / 2}[view]
     with torch.no_grad():
         assert torch.equal(with_path(x), without(x))
         with_path.linear_path.weight.normal_()  # pyright: ignore
         difference = with_path(x) - without(x)
         # A difference of two float32 sums of size 1.
-        torch.testing.assert_close(difference, with_path.linear_path(x[:, :, 1, 1]), rtol=0, atol=1e-5)  # pyright: ignore
+        torch.testing.assert_close(difference, with_path.linear_path(0.2 * seen), rtol=0, atol=1e-5)  # pyright: ignore

@@ -2,7 +2,7 @@
 
 from spectralmamba.models.counting import ModelSize, model_size
 from spectralmamba.models.registry import create_model, list_models, list_presets, register_model
-from spectralmamba.models.spectral_mamba import SpectralMamba, spectral_mamba
+from spectralmamba.models.spectral_mamba import SpectralMamba
 
 __all__ = [
     "ModelSize",
@@ -12,5 +12,4 @@ __all__ = [
     "list_presets",
     "model_size",
     "register_model",
-    "spectral_mamba",
 ]

@@ -7,6 +7,7 @@ docs/method.md says what is published and what had to be reconstructed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,11 @@ from spectralmamba.models.registry import register_model
 from spectralmamba.ops import selective_scan
 
 Orientation = Literal["neighbours", "pieces"]
+LinearPath = Literal["none", "centre", "mean", "both"]
+
+# With AdamW a weight moves by the learning rate whatever its gradient, and the linear path would outrun the network and overfit a
+# handful of labels; this makes its logits move slower.
+_LINEAR_PATH_GAIN = 0.2
 
 
 class GatedMerging(nn.Module):
@@ -126,6 +132,24 @@ class S6Block(nn.Module):
         return self.output_projection(y * silu(z))  # (B, T, M)
 
 
+def _centre(patch: Tensor) -> Tensor:
+    """`(B, L, P, P)` → `(B, L)`."""
+    return patch[:, :, patch.shape[2] // 2, patch.shape[3] // 2]
+
+
+def _mean(patch: Tensor) -> Tensor:
+    """`(B, L, P, P)` → `(B, L)`."""
+    return patch.mean((2, 3))
+
+
+_VIEWS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "none": None,
+    "centre": _centre,
+    "mean": _mean,
+    "both": lambda patch: (_centre(patch) + _mean(patch)) / 2,
+}
+
+
 class SpectralMamba(nn.Module):
     """Classify spectra, or the centre pixels of patches.
 
@@ -141,8 +165,8 @@ class SpectralMamba(nn.Module):
         convolution: Width of the causal convolution.
         blocks: Number of S6 blocks.
         dropout: Share of the pooled features that training drops.
-        linear_path: Whether a linear classifier of the spectrum (patchwise: of the patch's centre and its mean) is added to
-            the logits; it starts at zero and learns with the rest.
+        linear_path: What spectrum a linear classifier beside the network sees, whose logits are added: the patch's "centre",
+            its "mean", the mean of "both", or "none": no such classifier. It starts at zero and learns with the rest.
 
     Shapes: `(B, L)` for P = 1, else `(B, L, P, P)` → logits `(B, K)`.
 
@@ -164,13 +188,15 @@ class SpectralMamba(nn.Module):
         convolution: int = 4,
         blocks: int = 1,
         dropout: float = 0.1,
-        linear_path: bool = False,
+        linear_path: LinearPath = "none",
     ) -> None:
         super().__init__()
         if not 1 <= piece <= bands:
             raise ModelError("the piece size R does not fit the spectrum", found=piece, expected=f"1 to {bands} bands")
         if orientation not in ("neighbours", "pieces"):
             raise ModelError("unknown orientation of the pieces", found=orientation, expected="neighbours or pieces")
+        if linear_path not in _VIEWS:
+            raise ModelError("unknown linear path", found=linear_path, expected=", ".join(_VIEWS))
         self.patch = patch
         self.merging = GatedMerging(bands) if patch > 1 else None
         self.embedding = PieceEmbedding(bands, width, piece, orientation)
@@ -179,8 +205,10 @@ class SpectralMamba(nn.Module):
         self.final_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
-        self.linear_path = nn.Linear(bands, classes, bias=False) if linear_path else None
-        if self.linear_path is not None:
+        self._view = _VIEWS[linear_path]
+        self.linear_path = None
+        if self._view is not None:
+            self.linear_path = nn.Linear(bands, classes, bias=False)
             nn.init.zeros_(self.linear_path.weight)
 
     def features(self, spectrum: Tensor) -> Tensor:
@@ -194,19 +222,14 @@ class SpectralMamba(nn.Module):
         """Return logits."""
         spectrum = x if self.merging is None else self.merging(x)  # (B, L)
         logits = self.head(self.dropout(self.features(spectrum)))  # (B, K)
-        if self.linear_path is not None:
-            logits = logits + self.linear_path(_centre(x))
+        if self.linear_path is not None and self._view is not None:
+            logits = logits + self.linear_path(_LINEAR_PATH_GAIN * (x if x.dim() == 2 else self._view(x)))
         return logits
 
 
-def _centre(x: Tensor) -> Tensor:
-    """Return the centre spectrum of a patch, `(B, L, P, P)` → `(B, L)`; spectra pass."""
-    return x if x.dim() == 2 else x[:, :, x.shape[2] // 2, x.shape[3] // 2]
-
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"linear_path": True},
-    "paper": {"linear_path": False},
+    "default": {"linear_path": "both"},
+    "paper": {"linear_path": "none"},
 }
 
 
@@ -225,7 +248,7 @@ def spectral_mamba(
     convolution: int | None = None,
     blocks: int | None = None,
     dropout: float | None = None,
-    linear_path: bool | None = None,
+    linear_path: LinearPath | None = None,
 ) -> SpectralMamba:
     """SpectralMamba; preset "paper" stays within the published size, "default" is the better classifier.
 

@@ -61,7 +61,7 @@ class Settings:
     """Standard deviation of noise added to every value."""
     neighbour_difference: float = 0.7
     """Factor of the spectral difference of a random pair of neighbouring pixels that is added to the whole patch."""
-    class_difference: float = 1.5
+    class_difference: float = 2.0
     """Factor, drawn from ± this, of the difference of two training patches' means of one class that is added to the whole patch."""
     band_dropout: float = 0.1
     """Probability of a block of bands to be set to zero."""

@@ -435,7 +435,7 @@ def test_another_training_does_not_go_on_from_a_checkpoint(
     monkeypatch.undo()
     checkpoint = (out / "checkpoint.safetensors").read_bytes()
     answer = command_line(*words, "--set", "noise=0.9", "--resume")
-    assert_refused(answer, "checkpoint.safetensors", "other settings", "without --resume")
+    assert_refused(answer, "settings.toml", "other settings", "noise = 0.9", "--overwrite")
     assert (out / "checkpoint.safetensors").read_bytes() == checkpoint
 
 

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from spectralmamba import Classifier, Settings, Split, split_random, training
-from spectralmamba.errors import OutputError, SplitError, TrainingInterrupted
+from spectralmamba.errors import OutputError, SettingsError, SplitError, TrainingInterrupted
 from spectralmamba.runs import RESULT_FILES, Run, peak_memory, prepare_folder, split_beside, write_summary
 from spectralmamba.training import Progress
 
@@ -85,7 +85,9 @@ def test_scores_hold_what_is_documented_in_strict_json(run: Run, data: Any, quic
 
 def test_scores_go_into_the_classifiers_card(run: Run, data: Any, quick: Settings):
     scene, labels, split = data
-    scores = run.evaluate(run.train(*data, quick, device="cpu"), scene, labels, split)
+    classifier = run.train(*data, quick, device="cpu")
+    run.map(classifier, scene)
+    scores = run.evaluate(classifier, scene, labels, split)
     card = Classifier.load(run.model, "cpu").card
     assert card["scores"]["overall_accuracy"] == scores.overall_accuracy
     assert card["scores"]["test_pixels"] == split.test.sum()
@@ -166,6 +168,7 @@ def test_several_seeds_are_summed_up(data: Any, quick: Settings, tmp_path: Path)
     for seed in (0, 3):
         run, split = Run(prepare_folder(tmp_path / f"seed-{seed}")), split_random(labels, per_class=4, seed=seed)
         classifier = run.train(scene, labels, split, quick.replace(seed=seed), device="cpu")
+        run.map(classifier, scene)
         scores[seed] = run.evaluate(classifier, scene, labels, split)
         run.map(classifier, scene)
         run.report()
@@ -217,3 +220,15 @@ def test_the_split_beside_a_classifier_is_found_and_must_fit(run: Run, data: Any
 def test_peak_memory_is_in_bytes():
     peak = peak_memory()
     assert peak is None or 50 << 20 < peak < 1 << 40  # torch alone takes more than 50 MiB
+
+
+def test_a_finished_training_is_not_taken_for_one_with_other_settings_or_another_split(
+    run: Run, data: Any, quick: Settings
+):
+    scene, labels, split = data
+    run.train(scene, labels, split, quick, device="cpu")
+    with pytest.raises(SettingsError, match=r"other settings; found noise = 0\.2; expected noise = 0\.9"):
+        run.train(scene, labels, split, quick.replace(noise=0.9), device="cpu", resume=True)
+    with pytest.raises(SettingsError, match="another split"):
+        run.train(scene, labels, split_random(labels, per_class=4, seed=9), quick, device="cpu", resume=True)
+    assert Settings.load(run.folder / "settings.toml") == quick

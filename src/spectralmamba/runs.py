@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import rasterio
 import xarray as xr
+from rasterio.errors import NotGeoreferencedWarning
 
 from spectralmamba.classifier import Classifier, versions
-from spectralmamba.errors import OutputError, SplitError
+from spectralmamba.errors import OutputError, SettingsError, SplitError
 from spectralmamba.evaluation import Scores, evaluate, summarize
 from spectralmamba.files import write_json
 from spectralmamba.mapping import MapFiles, map_scene
@@ -60,9 +63,15 @@ class Run:
     ) -> Classifier:
         """Train, and keep settings, split, log, picture, spectra and classifier.
 
-        With `resume`, a finished training is only loaded, and an unfinished one goes on from its checkpoint. Raises as `fit` does.
+        With `resume`, a finished training is only loaded, and an unfinished one goes on from its checkpoint.
+
+        Raises:
+            SettingsError: The training in the folder has other settings or another split; or as `fit` does.
         """
+        if resume:
+            self._check_same(settings, split)
         if resume and self.model.is_file():
+            self.seconds["train"] = self._logged_seconds()
             return Classifier.load(self.model, device)
         with self._timed("train"):
             settings.save(self.folder / "settings.toml")
@@ -95,9 +104,9 @@ class Run:
             return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile)
 
     def evaluate(self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, split: Split) -> Scores:
-        """Score the classifier on the test pixels; keep the scores in `scores.json` and in the classifier's card."""
+        """Score the map that `map` wrote on the test pixels; keep the scores in `scores.json` and in the classifier's card."""
         with self._timed("evaluate"):
-            scores = evaluate(classifier.predict(scene), labels, where=split.test)
+            scores = evaluate(_read_ids(self.folder / "map.tif"), labels, where=split.test)
         record = scores.to_dict()
         classifier.card["scores"] = {
             key: record[key] for key in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "test_pixels")
@@ -121,6 +130,33 @@ class Run:
     def report(self) -> Path:
         """Write `report.html` from what the folder holds."""
         return write_report(self.folder)
+
+    def _check_same(self, settings: Settings, split: Split | None) -> None:
+        kept_settings, kept_split = self.folder / "settings.toml", self.folder / "split.tif"
+        remedy = "Give the same ones, choose another folder with --out, or begin anew with --overwrite."
+        if kept_settings.is_file():
+            kept, asked = Settings.load(kept_settings).to_dict(), settings.to_dict()
+            differing = [name for name in asked if kept[name] != asked[name]]
+            if differing:
+                raise SettingsError(
+                    "the folder holds a training with other settings",
+                    file=kept_settings,
+                    found=", ".join(f"{name} = {kept[name]}" for name in differing),
+                    expected=", ".join(f"{name} = {asked[name]}" for name in differing),
+                    remedy=remedy,
+                )
+        if kept_split.is_file():
+            stored, _ = Split.load(kept_split)
+            same = split is not None and all(
+                np.array_equal(getattr(stored, mask), getattr(split, mask)) for mask in ("train", "test")
+            )
+            if not same:
+                raise SettingsError("the folder holds a training with another split", file=kept_split, remedy=remedy)
+
+    def _logged_seconds(self) -> float:
+        """Return what the finished training took by its log."""
+        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        return json.loads(lines[-1])["seconds"]
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -147,12 +183,15 @@ def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool = False, res
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError("cannot make the output folder", file=folder, found=error.strerror) from error
+        raise OutputError(
+            "cannot make the output folder", file=folder, found=error.strerror, remedy="Choose another one with --out."
+        ) from error
     if not os.access(folder, os.W_OK):
         raise OutputError("the output folder is not writable", file=folder, remedy="Choose another one with --out.")
     if overwrite and not resume:
-        for name in RESULT_FILES:
-            (folder / name).unlink(missing_ok=True)
+        for place in (folder, *folder.glob("seed-*")):
+            for name in RESULT_FILES:
+                (place / name).unlink(missing_ok=True)
     return folder
 
 
@@ -208,6 +247,13 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            return file.read(1)
 
 
 def _crs(scene: xr.DataArray) -> str | None:

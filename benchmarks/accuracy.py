@@ -13,10 +13,10 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ROOT / "docs" / "results" / "accuracy.jsonl"
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
 
 NETWORKS = {
     **{f"spectral_mamba, P = {patch}": {"patch": patch} for patch in (1, 3, 7)},
@@ -122,15 +123,50 @@ def write_page(lines: list[dict[str, Any]]) -> None:
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _table(runs: list[dict[str, Any]]) -> str:
-    from spectralmamba.evaluation import paired_difference
+def write_readme(lines: list[dict[str, Any]]) -> None:
+    """Replace the table between the README's markers."""
+    from protocols import PROTOCOLS
 
+    networks = [f"spectral_mamba, P = {patch}" for patch in (7, 3, 1)]
+    rows = [
+        "| protocol | P = 7 | P = 3 | P = 1 | strongest simple opponent | difference |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in PROTOCOLS:
+        by_method, strongest = _by_method([line for line in lines if line["protocol"] == name])
+        if strongest is None or not all(by_method[network] for network in networks):
+            continue
+        accuracies = {
+            method: _spread([run["overall_accuracy"] for run in by_method[method]], 3)
+            for method in (*networks, strongest)
+        }
+        difference = _difference(by_method[networks[0]], by_method[strongest], 3)
+        cells = [
+            name,
+            *(accuracies[network] for network in networks),
+            f"{accuracies[strongest]}, {strongest}",
+            difference,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    start, end = "<!-- results -->", "<!-- /results -->"
+    before, _, rest = README.read_text(encoding="utf-8").partition(start)
+    after = rest.partition(end)[2]
+    README.write_text("\n".join([before + start, *rows, end + after]), encoding="utf-8")
+
+
+def _by_method(runs: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, Any]]], str | None]:
+    """Return the runs of each method, and the simple opponent of the highest mean overall accuracy."""
     by_method = {method: [run for run in runs if run["method"] == method] for method in METHODS}
     strongest = max(
         (method for method in CLASSICAL if by_method[method]),
-        key=lambda method: _mean(run["overall_accuracy"] for run in by_method[method]),
+        key=lambda method: statistics.mean(run["overall_accuracy"] for run in by_method[method]),
         default=None,
     )
+    return by_method, strongest
+
+
+def _table(runs: list[dict[str, Any]]) -> str:
+    by_method, strongest = _by_method(runs)
     rows = [
         "| method | OA | AA | κ | seeds | leaks, share of test pixels | OA minus strongest simple opponent (95 %) | s a run |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -138,41 +174,37 @@ def _table(runs: list[dict[str, Any]]) -> str:
     for method, found in by_method.items():
         if not found:
             continue
-        difference = ""
-        if strongest is not None and method in NETWORKS:
-            pairs = _paired(found, by_method[strongest])
-            if len(pairs) > 1:
-                first, second = zip(*pairs, strict=True)
-                result = paired_difference(first, second)
-                difference = f"{result['mean']:+.4f} ({result['interval'][0]:+.4f} to {result['interval'][1]:+.4f})"
+        compared = strongest is not None and method in NETWORKS
+        difference = _difference(found, by_method[strongest], 4) if compared else ""
         cells = [
             f"{method}{' (strongest)' if method == strongest else ''}",
             *(_spread([run[key] for run in found]) for key in ("overall_accuracy", "average_accuracy", "kappa")),
             str(len(found)),
-            f"{_mean(run['split']['leaks']['share_of_test'] for run in found):.3f}",
+            f"{statistics.mean(run['split']['leaks']['share_of_test'] for run in found):.3f}",
             difference,
-            f"{_mean(run['seconds'] for run in found):.0f}",
+            f"{statistics.mean(run['seconds'] for run in found):.0f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _paired(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[tuple[float, float]]:
+def _difference(first: list[dict[str, Any]], second: list[dict[str, Any]], digits: int) -> str:
+    """Say the difference in overall accuracy, paired by seed, with its 95 % interval; nothing for a single pair."""
+    from spectralmamba.evaluation import paired_difference
+
     other = {run["seed"]: run["overall_accuracy"] for run in second}
-    return [(run["overall_accuracy"], other[run["seed"]]) for run in first if run["seed"] in other]
+    pairs = [(run["overall_accuracy"], other[run["seed"]]) for run in first if run["seed"] in other]
+    if len(pairs) < 2:
+        return ""
+    result = paired_difference(*zip(*pairs, strict=True))
+    mean, low, high = (f"{value:+.{digits}f}" for value in (result["mean"], *result["interval"]))
+    return f"{mean} ({low} to {high})"
 
 
-def _mean(values: Iterable[float]) -> float:
-    collected = list(values)
-    return sum(collected) / len(collected)
-
-
-def _spread(values: list[float]) -> str:
-    mean = _mean(values)
+def _spread(values: list[float], digits: int = 4) -> str:
     if len(values) < 2:
-        return f"{mean:.4f}"
-    sd = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return f"{mean:.4f} ± {sd:.4f}"
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _provenance(lines: list[dict[str, Any]]) -> str:
@@ -210,7 +242,9 @@ def main() -> None:
             file.flush()
             name = f"{line['protocol']}, {line['method']}, seed {line['seed']}"
             print(f"{number}/{len(jobs)} {name}: OA {line['overall_accuracy']:.4f}", file=sys.stderr, flush=True)
-    write_page(read_lines())
+    lines = read_lines()
+    write_page(lines)
+    write_readme(lines)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ test: lint
 	$(BIN)/pytest
 
 test-gpu: $(READY)
-	$(BIN)/pytest -m gpu
+	$(BIN)/pytest -m gpu tests/test_gpu.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/accuracy.py

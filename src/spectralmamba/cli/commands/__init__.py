@@ -1,0 +1,1 @@
+"""One module a command; `run` stands with `train`, whose options it takes."""

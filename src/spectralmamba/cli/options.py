@@ -1,0 +1,30 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SceneFile = Annotated[
+    Path, typer.Argument(help="Scene: MATLAB, ENVI (.hdr or data file), GeoTIFF or .npy.", show_default=False)
+]
+LabelFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Labels: class raster (MATLAB, GeoTIFF, ENVI, .npy, .png) or vectors (GeoPackage, GeoJSON, Shapefile).",
+        show_default=False,
+    ),
+]
+ModelFile = Annotated[
+    Path, typer.Argument(help="Classifier: the model.safetensors that training wrote.", show_default=False)
+]
+Variable = Annotated[str | None, typer.Option(help="The scene's variable in a MATLAB file that holds several.")]
+BandAxis = Annotated[
+    int | None, typer.Option(help="Axis of the bands in a MATLAB or .npy cube: 0, 1 or 2.", min=0, max=2)
+]
+LabelVariable = Annotated[str | None, typer.Option(help="The labels' variable in a MATLAB file that holds several.")]
+LabelColumn = Annotated[str | None, typer.Option(help="The column of a vector file that holds the class.")]
+LabelLayer = Annotated[str | None, typer.Option(help="The labels' layer in a vector file that has several.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")]

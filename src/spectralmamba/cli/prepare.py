@@ -1,0 +1,169 @@
+"""From the options of `train` and `run` to runs that can start: all is checked before a folder is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from spectralmamba.cli.show import console, split_in_words, training_bar
+from spectralmamba.cli.split_options import check_split_options, make_split
+from spectralmamba.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from spectralmamba.classifier import Classifier
+    from spectralmamba.evaluation import Scores
+    from spectralmamba.settings import Settings
+    from spectralmamba.splits import Split
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything one seed's training needs."""
+
+    run: Any
+    scene: xr.DataArray
+    labels: xr.DataArray
+    split: Split | None
+    settings: Settings
+    device: str
+    resume: bool
+
+    def train(self) -> Classifier:
+        """Say what trains and tests, and train with a progress bar."""
+        console.print(split_in_words(self.split, self.settings.patch))
+        with training_bar(self.settings.steps) as on_step:
+            return self.run.train(
+                self.scene,
+                self.labels,
+                self.split,
+                self.settings,
+                device=self.device,
+                resume=self.resume,
+                on_step=on_step,
+            )
+
+    def evaluate(self, classifier: Classifier) -> Scores:
+        """Score the classifier on the split's test pixels."""
+        assert self.split is not None  # a run that is scored has been refused without a split
+        return self.run.evaluate(classifier, self.scene, self.labels, self.split)
+
+
+def prepared_runs(options: dict[str, Any], scored: bool = False) -> Iterator[PreparedRun]:
+    """Check everything that can be wrong, then make one folder a seed."""
+    settings = _settings(options)
+    seeds = _seeds(options, settings)
+    check_split_options(options, scored)
+    if options["overwrite"] and options["resume"]:
+        raise OutputError("--overwrite and --resume exclude each other", remedy="Give one of them.")
+    from spectralmamba.scenes import open_scene
+
+    scene = open_scene(options["scene"], variable=options["variable"], band_axis=options["band_axis"])
+    _check_patch(settings.patch, scene)
+    labels = open_labels_aloud(options, scene)
+    splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}
+    from spectralmamba.classifier import build_network, find_device
+    from spectralmamba.runs import Run, prepare_folder
+
+    find_device(options["device"])
+    network = {"name": settings.model, "patch": settings.patch, "preset": settings.preset}
+    build_network(network | {"options": settings.model_options}, bands=int(scene["good"].values.sum()), classes=2)
+    folder = prepare_folder(options["out"], overwrite=options["overwrite"], resume=options["resume"])
+    for seed in seeds:
+        if len(seeds) > 1:
+            console.rule(f"seed {seed}")
+        several = options["seeds"] is not None
+        place = folder
+        if several:
+            place = prepare_folder(folder / f"seed-{seed}", overwrite=options["overwrite"], resume=options["resume"])
+        yield PreparedRun(
+            Run(place), scene, labels, splits[seed], settings.replace(seed=seed), options["device"], options["resume"]
+        )
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    from spectralmamba.settings import Settings
+
+    settings = Settings() if options["settings"] is None else Settings.load(options["settings"])
+    changes: dict[str, Any] = {
+        name: options[name] for name in ("model", "preset", "patch", "steps") if options[name] is not None
+    }
+    if options["class_balanced"]:
+        changes["class_balanced"] = True
+    model_options = dict(settings.model_options)
+    for text in options["setting"] or []:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise SettingsError(
+                "--set takes name=value",
+                found=repr(text),
+                remedy="Write it like --set noise=0.3 or model_options.piece=4.",
+            )
+        group, dot, option = name.partition(".")
+        if not dot:
+            changes[name] = _toml_value(value)
+        elif group == "model_options" and option:
+            model_options[option] = _toml_value(value)
+        else:
+            raise SettingsError(f"unknown setting {name!r}", expected="a name without dot, or model_options.name")
+    return settings.replace(**{"model_options": model_options} | changes)
+
+
+def _toml_value(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _seeds(options: dict[str, Any], settings: Settings) -> list[int]:
+    if options["seeds"] is None:
+        return [settings.seed if options["seed"] is None else options["seed"]]
+    if options["seed"] is not None:
+        raise SettingsError("--seed and --seeds exclude each other", remedy="Give one of them.")
+    try:
+        seeds = [int(part) for part in options["seeds"].split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise SettingsError(
+            "--seeds takes different whole numbers", found=repr(options["seeds"]), expected="a list like 0,1,2,3,4"
+        )
+    return seeds
+
+
+def _check_patch(patch: int, scene: xr.DataArray) -> None:
+    rows, columns = scene.sizes["y"], scene.sizes["x"]
+    if patch > max(rows, columns):
+        raise SettingsError(
+            "the patch is wider than the scene",
+            file=scene.attrs["source"],
+            found=f"a patch of {patch} × {patch} in a scene of {rows} × {columns} pixels",
+            expected=f"at most {max(rows, columns)}",
+            remedy="Choose a smaller odd --patch; 1 is pixelwise.",
+        )
+
+
+def open_labels_aloud(options: dict[str, Any], scene: xr.DataArray) -> xr.DataArray:
+    """Open the labels and say what the user should know of them."""
+    from spectralmamba.scenes import open_labels
+
+    labels = open_labels(
+        options["labels"],
+        scene,
+        variable=options["label_variable"],
+        column=options["label_column"],
+        layer=options["layer"],
+    )
+    for name, count in labels.attrs["report"].items():
+        if count:
+            console.print(f"Labels left out, {name.replace('_', ' ')}: {count}")
+    for note in labels.attrs["notes"]:
+        console.print(f"Note: {escape(note)}")
+    return labels

@@ -1,0 +1,112 @@
+"""What the commands print: files, splits, scores and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from spectralmamba.evaluation import Scores
+    from spectralmamba.splits import Split
+    from spectralmamba.training import Progress
+
+console = Console(highlight=False, soft_wrap=True, emoji=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+_SCORES = {
+    "overall_accuracy": "overall accuracy",
+    "average_accuracy": "average accuracy",
+    "kappa": "kappa",
+    "macro_f1": "macro F1",
+}
+
+
+def say_files(**files: Path) -> None:
+    """Print where each file was written."""
+    for what, file in files.items():
+        console.print(f"{what}: {escape(str(file))}")
+
+
+def split_in_words(split: Split | None, patch: int) -> str:
+    """The split's summary with its leaks for such a patch, ready to print."""
+    if split is None:
+        return "All labelled pixels train; nothing is left to score."
+    return escape(split.with_patch(patch).summary())
+
+
+def print_scores(scores: Scores) -> None:
+    """Print the overall scores with their intervals, and a table of the classes."""
+    found = scores.to_dict()
+    for key, name in _SCORES.items():
+        interval = found["intervals"].get(key)
+        spread = f"  ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+        console.print(f"{name:<17} {_number(found[key])}{spread}")
+    if found["unclassified"]:
+        console.print(f"{'unclassified':<17} {found['unclassified']} pixels, counted as wrong")
+    table = Table("class", "name", "test pixels", "precision", "recall", "F1")
+    for entry in found["per_class"]:
+        numbers = (_number(entry[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(
+            f"[{entry['color']}]■[/] {entry['id']}",
+            entry["name"].replace("[", r"\["),
+            str(entry["reference"]),
+            *numbers,
+        )
+    console.print(table)
+
+
+def print_summary(scores: dict[int, Scores]) -> None:
+    """Print mean and standard deviation of several seeds' scores."""
+    from spectralmamba.evaluation import summarize
+
+    found = summarize(list(scores.values()), list(scores))
+    for key, name in _SCORES.items():
+        console.print(f"{name:<17} {_number(found[key]['mean'])} ± {_number(found[key]['sd'])}")
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+@contextmanager
+def training_bar(steps: int) -> Iterator[Callable[[Progress], None] | None]:
+    """Show step, loss, rate and the time left; nothing where the output is no terminal."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("train"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:.1f} steps/s"),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("train", total=steps, loss=float("nan"), speed=0.0)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.step, loss=progress.loss, speed=bar.tasks[0].speed or 0.0)
+
+        yield show
+
+
+@contextmanager
+def pixel_bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show pixels done and the time left; nothing where the output is no terminal."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=console) as bar:
+        task = bar.add_task(name)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,19 @@
+"""Who trains, who tests, and how far apart they are."""
+
+from spectralmamba.splits.disjoint import DisjointMethod, split_disjoint
+from spectralmamba.splits.draws import split_masks, split_random
+from spectralmamba.splits.labelled import LabelImage, Mask, class_ids
+from spectralmamba.splits.split import TEST, TRAINING, Split
+
+__all__ = [
+    "TEST",
+    "TRAINING",
+    "DisjointMethod",
+    "LabelImage",
+    "Mask",
+    "Split",
+    "class_ids",
+    "split_disjoint",
+    "split_masks",
+    "split_random",
+]

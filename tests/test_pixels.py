@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_reading_by_blocks_gives_what_reading_at_once_gives(
 ):
     bands = np.flatnonzero(small_scene["good"].values)
     whole = Pixels.from_scene(small_scene, bands)
-    monkeypatch.setattr(pixels_module, "_BLOCK_VALUES", block)
+    monkeypatch.setattr(pixels_module, "row_blocks", partial(pixels_module.row_blocks, values=block))
     in_blocks = Pixels.from_scene(small_scene, bands)
     assert in_blocks.checksum() == whole.checksum()
     assert torch.equal(in_blocks.grid, whole.grid)

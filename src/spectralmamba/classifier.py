@@ -14,16 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
-from spectralmamba.files import atomic_output
 from spectralmamba.models import create_model
 from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
+from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
 from spectralmamba.transforms import InputTransform
 
 FORMAT = "spectralmamba-classifier/1"
@@ -84,11 +83,9 @@ class Classifier:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the classifier to one safetensors file, atomically; the card is JSON in its header."""
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors |= {f"transform.{name}": tensor for name, tensor in self.transform.state_dict().items()}
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with atomic_output(path) as temporary:
-            temporary.write_bytes(save(contiguous, {"card": json.dumps(self.card, allow_nan=False)}))
+        tensors = with_prefix("network.", self.network.state_dict())
+        tensors |= with_prefix("transform.", self.transform.state_dict())
+        write_tensors(path, tensors, "card", self.card)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Classifier:
@@ -112,7 +109,7 @@ class Classifier:
         if strangers:
             raise ClassifierError("the file holds tensors of something else", file=path, found=", ".join(strangers))
         for prefix, module in (("network.", network), ("transform.", transform)):
-            part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            part = under_prefix(prefix, tensors)
             _check_tensors(path, prefix, module, part)
             module.load_state_dict(part, assign=True)
         return cls(network.eval(), transform, card).to(find_device(device))
@@ -277,9 +274,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
         what = "this is a folder, not a classifier" if file.is_dir() else "there is no such file"
         raise ClassifierError(what, file=path, expected="a model.safetensors that training wrote")
     try:
-        with safe_open(file, framework="pt") as opened:
-            text = (opened.metadata() or {}).get("card")
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        text, tensors = read_tensors(file, "card")
     except (SafetensorError, OSError, ValueError) as error:
         raise ClassifierError(
             "this is not a whole safetensors file",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` atomically as JSON; NaN and infinity are refused, because no JSON reader takes them."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def numbers_or_none(values: Iterable[float]) -> list[float | None]:
+    """Return plain numbers for JSON, None where they are NaN or infinite."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _umask() -> int:

@@ -13,8 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-# Values read at a time: 64 MiB of float32.
-_BLOCK_VALUES = 1 << 24
+from spectralmamba.scenes.scene import row_blocks
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,11 @@ class Pixels:
             device: Where the spectra go.
         """
         _, height, width = scene.shape
-        step = max(1, _BLOCK_VALUES // max(1, len(bands) * width))
         spectra, valid = [], np.zeros((height, width), bool)
-        for start in range(0, height, step):
-            block = scene.isel(band=bands, y=slice(start, start + step)).values  # (L, h, W)
+        for block_rows in row_blocks(scene):
+            block = scene.isel(band=bands, y=block_rows).values  # (L, h, W)
             finite = np.isfinite(block).all(0)
-            valid[start : start + step] = finite
+            valid[block_rows] = finite
             spectra.append(torch.from_numpy(np.ascontiguousarray(block[:, finite].T, np.float32)).to(device))
         values = torch.cat(spectra) if spectra else torch.zeros(0, len(bands), device=device)
         rows, columns = (torch.from_numpy(index).to(device) for index in np.nonzero(valid))

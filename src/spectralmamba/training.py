@@ -17,21 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from spectralmamba.augmentation import Augmentation, ClassDifferences
 from spectralmamba.classifier import FORMAT, Classifier, build_network, find_device, versions
 from spectralmamba.errors import LabelError, SceneError, SettingsError, SplitError, TrainingInterrupted
-from spectralmamba.files import atomic_output
+from spectralmamba.files import numbers_or_none
 from spectralmamba.models import model_size
 from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import default_colors
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
+from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
 from spectralmamba.transforms import InputTransform, learn_transform
 
 # One-cycle schedule (Smith and Topin 2017, arXiv 1708.07120): share of the steps that the rate rises, and where it starts
@@ -288,13 +288,10 @@ class _Run:
 
     def _save(self) -> None:
         assert self.checkpoint is not None
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors = with_prefix("network.", self.network.state_dict())
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        header = {"checkpoint": json.dumps(self.identity | {"step": self.step})}
-        with atomic_output(self.checkpoint) as temporary:
-            temporary.write_bytes(save(contiguous, header))
+            tensors |= with_prefix(f"optimizer.{index}.", state)
+        write_tensors(self.checkpoint, tensors, "checkpoint", self.identity | {"step": self.step})
 
     def _restore(self) -> None:
         if self.checkpoint is None or not self.checkpoint.is_file():
@@ -312,13 +309,11 @@ class _Run:
                     remedy="Give the same scene, labels and settings, or train anew without --resume.",
                 )
         self.step = header["step"]
-        network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-        self.network.load_state_dict(network)
+        self.network.load_state_dict(under_prefix("network.", tensors))
         states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                states.setdefault(int(index), {})[key] = tensor
+        for name, tensor in under_prefix("optimizer.", tensors).items():
+            index, key = name.split(".")
+            states.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": states})
 
 
@@ -341,10 +336,9 @@ def _labels_checksum(task: _Task) -> str:
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {})["checkpoint"])
-            return header, {name: opened.get_tensor(name) for name in opened.keys()}
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        text, tensors = read_tensors(path, "checkpoint")
+        return json.loads(text or ""), tensors
+    except (SafetensorError, OSError, ValueError) as error:
         raise SettingsError("this is not a checkpoint", file=path, found=error) from error
 
 
@@ -368,8 +362,8 @@ def _card(
         "bands": {
             "count": scene.sizes["band"],
             "used": [int(band) + 1 for band in bands],
-            "wavelength": _numbers(scene["wavelength"].values),
-            "fwhm": _numbers(scene["fwhm"].values),
+            "wavelength": numbers_or_none(scene["wavelength"].values),
+            "fwhm": numbers_or_none(scene["fwhm"].values),
         },
         "normalisation": {
             "method": settings.normalisation,
@@ -394,7 +388,3 @@ def _card(
             "options": settings.model_options,
         },
     }
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]

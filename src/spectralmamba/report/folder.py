@@ -21,11 +21,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from spectralmamba.errors import OutputError
+from spectralmamba.splits import TEST, TRAINING
 
 SCORE_KEYS = ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "per_class", "classes", "confusion")
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 FALLBACK_COLOR = "#808080"
-TRAINING, TEST = 1, 2
 STRIP_ROWS = 512  # the tile height of a cloud-optimised GeoTIFF, so that no tile is decoded twice
 LARGEST_HEADER = 100_000_000  # bytes; the safetensors format specification refuses longer headers
 

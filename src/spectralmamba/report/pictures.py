@@ -16,7 +16,8 @@ from rasterio.io import MemoryFile
 from scipy import ndimage
 
 from spectralmamba.report import words
-from spectralmamba.report.folder import TEST, TRAINING, RunFolder, open_raster
+from spectralmamba.report.folder import RunFolder, open_raster
+from spectralmamba.splits import TEST, TRAINING
 
 LONGEST_SIDE = 1200  # pixels: more than any column of the page shows
 LARGEST_ZOOM = 8

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from rasterio.transform import Affine
 
+from spectralmamba.files import numbers_or_none
 from spectralmamba.scenes.scene import has_georeference, row_blocks
 from spectralmamba.scenes.writing import raster_output
 
@@ -98,13 +99,9 @@ def class_spectra(scene: xr.DataArray, labels: xr.DataArray, mask: np.ndarray) -
         mean, sd = np.full((2, len(good)), np.nan)
         mean[good], sd[good] = spectra[good].mean(1), spectra[good].std(1)
         entry = {"id": id_, "name": labels.attrs["class_names"][id_], "color": labels.attrs["class_colors"][id_]}
-        classes.append(entry | {"pixels": spectra.shape[1], "mean": _numbers(mean), "sd": _numbers(sd)})
-    return {"wavelength": _numbers(scene["wavelength"].values), "good": good.tolist(), "classes": classes}
+        classes.append(entry | {"pixels": spectra.shape[1], "mean": numbers_or_none(mean), "sd": numbers_or_none(sd)})
+    return {"wavelength": numbers_or_none(scene["wavelength"].values), "good": good.tolist(), "classes": classes}
 
 
 def _decimation(scene: xr.DataArray) -> int:
     return max(1, -(-max(scene.shape[1:]) // _LARGEST))
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]

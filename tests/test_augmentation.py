@@ -27,7 +27,11 @@ def make(**changes: object) -> Augmentation:
 
 
 def changed(spectra: Tensor, **changes: object) -> Tensor:
-    return make(**changes).change(spectra, torch.Generator().manual_seed(0))
+    return change(make(**changes), spectra)
+
+
+def change(augmentation: Augmentation, spectra: Tensor) -> Tensor:
+    return augmentation.change(spectra, torch.Generator().manual_seed(0), np.random.default_rng(0))
 
 
 @pytest.fixture
@@ -83,9 +87,57 @@ def test_noise_has_its_standard_deviation(spectra: Tensor):
     assert added.std().item() == pytest.approx(0.5, abs=0.017)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (2, 9, 7), (64, 9, 20)])
+def test_every_number_of_values_gets_noise_of_its_own(shape: tuple[int, ...]):
+    added = changed(torch.zeros(shape), noise=1)
+    assert added.shape == shape
+    assert added.count_nonzero() == added.numel()
+    # Of 65 536 quantiles, 11 520 draws meet about 1000 twice.
+    assert len(added.unique()) > 0.9 * added.numel()
+
+
+def test_noise_is_normally_distributed_and_independent():
+    added = changed(torch.zeros(100, 49, 204), noise=1).double()
+    count = added.numel()
+    # A million normal numbers; each bound is five standard errors.
+    assert added.mean().abs() < 5 / count**0.5
+    assert (added.square().mean() - 1).abs() < 5 * (2 / count) ** 0.5
+    assert (added**3).mean().abs() < 5 * (15 / count) ** 0.5
+    assert ((added**4).mean() - 3).abs() < 5 * (96 / count) ** 0.5
+    for lag in (1, 2, 3, 4, 204):
+        flat = added.flatten()
+        assert (flat[lag:] * flat[:-lag]).mean().abs() < 5 / count**0.5
+    below = (added.flatten()[:, None] < torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0])).double().mean(0)
+    share = torch.special.ndtr(torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]).double())
+    # The rounding to 2^-16 shares comes on top.
+    assert ((below - share).abs() < 5 * (share * (1 - share) / count) ** 0.5 + 2**-16).all()
+
+
+def test_spectra_are_changed_in_a_copy(spectra: Tensor):
+    before = spectra.clone()
+    changed(spectra, brightness=0.1, offset=0.1, noise=0.1, neighbour_difference=0.5, band_dropout=0.2)
+    assert torch.equal(spectra, before)
+
+
+def test_all_changes_together_are_those_one_after_the_other():
+    spectra = torch.randn(4000, 1, 20, generator=torch.Generator().manual_seed(5))
+    augmentation = make(brightness=0.2, offset=0.3, noise=0.4, neighbour_difference=0.5, band_dropout=0.25)
+    found = change(augmentation, spectra)
+    kept = found != 0
+    # 4000 samples of four blocks, of 20 bands: five standard errors.
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=5 * (0.25 * 0.75 / 16_000) ** 0.5 * 1.1)
+    values = augmentation.values
+    differences = torch.stack([values[0] - values[1], values[2] - values[3]]) / 2  # (2, L)
+    # Uniform in ±a has variance a² / 3; either sign of either pair is as likely.
+    variance = 0.2**2 / 3 * spectra.square().mean() + 0.3**2 / 3 + differences.square().mean() + 0.4**2
+    moved = (found - spectra)[kept]
+    assert moved.mean().abs().item() < 0.05
+    assert moved.square().mean().item() == pytest.approx(variance.item(), rel=0.05)
+
+
 def test_a_neighbour_difference_is_that_of_a_pair_with_either_sign(spectra: Tensor):
     augmentation = make(neighbour_difference=0.5)
-    added = augmentation.change(spectra, torch.Generator().manual_seed(0)) - spectra
+    added = change(augmentation, spectra) - spectra
     values = augmentation.values
     possible = torch.stack([s * (values[a] - values[b]) / 2 for a, b in ((0, 1), (2, 3)) for s in (1, -1)])
     distance = (added[:, 0, None] - possible).abs().amax(-1)  # (B, 4)
@@ -97,7 +149,7 @@ def test_a_neighbour_difference_is_that_of_a_pair_with_either_sign(spectra: Tens
 def test_without_pairs_there_is_no_neighbour_difference(spectra: Tensor):
     augmentation = make(neighbour_difference=0.5)
     alone = Augmentation(augmentation.settings, augmentation.values, augmentation.pairs[:0], augmentation.differences)
-    assert torch.equal(alone.change(spectra, torch.Generator().manual_seed(0)), spectra)
+    assert torch.equal(change(alone, spectra), spectra)
 
 
 def test_bands_are_dropped_as_whole_blocks_in_the_whole_patch(spectra: Tensor):
@@ -147,7 +199,7 @@ def test_a_class_difference_moves_the_whole_patch_alike(spectra: Tensor):
         torch.randn(4, 20, generator=torch.Generator().manual_seed(4)), torch.tensor([0, 0, 1, 1])
     )
     augmentation = Augmentation(settings, torch.zeros(1, 20), torch.zeros(0, 2, dtype=torch.long), differences)
-    moved = augmentation.change(spectra, torch.Generator().manual_seed(0)) - spectra
+    moved = change(augmentation, spectra) - spectra
     # Rounding of a sum of numbers of size 1.
     torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), rtol=0, atol=1e-5)
     assert moved.abs().max() > 0.1

@@ -69,6 +69,17 @@ def test_a_patch_keeps_rows_and_columns_where_they_were():
     assert as_input(pixels.values[pixels.neighbourhoods(centre, 1)]).shape == (1, 3)
 
 
+def test_networks_get_a_view_of_gathered_spectra_with_channels_last():
+    pixels = make_pixels(np.ones((5, 5), bool))
+    neighbourhoods = pixels.neighbourhoods(pixels.at(np.ones((5, 5), bool)), 3)
+    spectra = pixels.gathered(neighbourhoods)
+    assert torch.equal(spectra, pixels.values[neighbourhoods])
+    taken = as_input(spectra)
+    assert taken.shape == (25, 3, 3, 3)
+    assert taken.data_ptr() == spectra.data_ptr()
+    assert taken.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_only_valid_pixels_under_a_mask_are_found_row_by_row():
     valid = np.array([[True, False, True], [True, True, False]])
     mask = np.array([[True, True, False], [False, True, True]])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -62,35 +64,42 @@ class Augmentation:
         chosen = torch.randint(8, (len(neighbourhoods),), generator=generator, device=neighbourhoods.device)
         return neighbourhoods.gather(1, symmetries[chosen])
 
-    def change(self, spectra: Tensor, generator: torch.Generator) -> Tensor:
+    def change(self, spectra: Tensor, generator: torch.Generator, random: np.random.Generator) -> Tensor:
         """Change spectra `(B, P², L)`.
 
         Brightness, offset, differences inside classes and of neighbours, noise, blocks of bands set to zero.
+
+        Args:
+            spectra: They stay as they are; the changed ones are returned.
+            generator: Draws all but the noise, on the spectra's device.
+            random: Draws the noise on a CPU.
         """
         settings, (batch, _, bands), device = self.settings, spectra.shape, spectra.device
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device)
 
-        if settings.brightness or settings.offset:
-            factor = 1 + settings.brightness * (2 * uniform(batch, 1, 1) - 1)
-            spectra = spectra * factor + settings.offset * (2 * uniform(batch, 1, 1) - 1)
+        # Everything but the noise is one factor and one summand for each sample and band.
+        factor = 1 + settings.brightness * (2 * uniform(batch, 1) - 1)  # (B, 1)
+        shift = settings.offset * (2 * uniform(batch, 1) - 1)  # (B, 1)
         if settings.class_difference:
-            factor = settings.class_difference * (2 * uniform(batch, 1) - 1)
-            spectra = spectra + (factor * self.differences.draw(batch, generator))[:, None]
+            share = settings.class_difference * (2 * uniform(batch, 1) - 1)
+            shift = shift + share * self.differences.draw(batch, generator)  # (B, L)
         if settings.neighbour_difference and len(self.pairs):
             pairs = self.pairs[torch.randint(len(self.pairs), (batch,), generator=generator, device=device)]
             difference = self.values[pairs[:, 0]] - self.values[pairs[:, 1]]  # (B, L)
             sign = torch.where(uniform(batch, 1) < 0.5, -settings.neighbour_difference, settings.neighbour_difference)
-            spectra = spectra + (sign * difference)[:, None]
-        if settings.noise:
-            spectra = spectra + settings.noise * torch.randn(spectra.shape, generator=generator, device=device)
+            shift = shift + sign * difference
+        kept = torch.ones(batch, 1, device=device)
         if settings.band_dropout:
             block = min(settings.band_block, bands)
-            kept = uniform(batch, 1, -(-bands // block)) >= settings.band_dropout  # (B, 1, blocks)
-            kept = kept.repeat_interleave(block, -1)
-            spectra = spectra * kept[..., :bands]
-        return spectra
+            blocks = uniform(batch, -(-bands // block)) >= settings.band_dropout
+            kept = blocks.repeat_interleave(block, 1)[:, :bands].float()  # (B, L)
+        changed = torch.addcmul((kept * shift)[:, None], spectra, (kept * factor)[:, None])
+        if settings.noise:
+            noise = _normal(spectra.shape, device, generator, random)
+            changed.addcmul_(noise, kept[:, None], value=settings.noise)
+        return changed
 
     def mix(self, spectra: Tensor, targets: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Mix each spectrum `(B, P², L)` and target `(B, K)` with another of the batch (mixup)."""
@@ -101,6 +110,27 @@ class Augmentation:
         return spectra.lerp(spectra[other], 1 - weight), targets.lerp(targets[other], 1 - weight)
 
 
+def _normal(
+    shape: tuple[int, ...], device: torch.device, generator: torch.Generator, random: np.random.Generator
+) -> Tensor:
+    """Draw normal numbers.
+
+    On a CPU they are rounded to the 65 536 quantiles that 16 random bits choose from, in half the time of torch's own.
+    """
+    if device.type != "cpu":
+        return torch.randn(shape, generator=generator, device=device)
+    count = math.prod(shape)
+    bits = random.integers(0, 1 << 64, -(-count // 4), np.uint64).view(np.uint16)[:count]
+    return _quantiles().index_select(0, torch.from_numpy(bits).int()).view(shape)
+
+
+@cache
+def _quantiles() -> Tensor:
+    """Return the standard normal distribution's quantiles at the middles of 65 536 equal shares."""
+    return torch.special.ndtri((torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16)).float()
+
+
+@cache
 def _symmetries(patch: int) -> Tensor:
     """Return the positions `(8, P²)` that the square's eight symmetries send each pixel to."""
     square = torch.arange(patch * patch).view(patch, patch)

@@ -81,6 +81,10 @@ class Pixels:
         centres = positions[:, None, None].expand_as(neighbours)
         return torch.where(inside & (neighbours >= 0), neighbours, centres).flatten(1)
 
+    def gathered(self, neighbourhoods: Tensor) -> Tensor:
+        """Return the spectra `(m, P², L)` at the positions `(m, P²)`."""
+        return self.values.index_select(0, neighbourhoods.flatten()).unflatten(0, neighbourhoods.shape)
+
     def neighbour_pairs(self, area: np.ndarray | None = None) -> Tensor:
         """Return the positions `(m, 2)` of all pairs of a pixel and its right or lower neighbour.
 
@@ -104,9 +108,8 @@ class Pixels:
 
 
 def as_input(spectra: Tensor) -> Tensor:
-    """Bring gathered spectra `(B, P², L)` to the form that networks take: `(B, L)` for P = 1, else `(B, L, P, P)`."""
-    batch, count, bands = spectra.shape
-    if count == 1:
+    """View gathered spectra `(B, P², L)` as networks take them: `(B, L)` for P = 1, else `(B, L, P, P)`, channels last."""
+    if spectra.shape[1] == 1:
         return spectra[:, 0]
-    patch = round(count**0.5)
-    return spectra.mT.reshape(batch, bands, patch, patch)
+    patch = round(spectra.shape[1] ** 0.5)
+    return spectra.unflatten(1, (patch, patch)).permute(0, 3, 1, 2)

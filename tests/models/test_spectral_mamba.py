@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call, stack_module_state
 
 from spectralmamba.models import create_model
-from spectralmamba.models.spectral_mamba import GatedMerging, PieceEmbedding, S6Block
+from spectralmamba.models.spectral_mamba import GatedMerging, PieceEmbedding, S6Block, _causal_convolution
 
 
 def count(module: nn.Module) -> int:
@@ -25,6 +26,82 @@ def test_a_gate_of_one_half_gives_the_mean_of_the_patch():
     patch = torch.randn(2, 6, 5, 5, dtype=torch.float64)
     # One sum of 25 values in float64.
     torch.testing.assert_close(merging.double()(patch), patch.mean((2, 3)), rtol=1e-12, atol=1e-12)
+
+
+LAYOUTS = {
+    "bands first": lambda patch: patch.contiguous(),
+    "bands last": lambda patch: patch.contiguous(memory_format=torch.channels_last),
+    "neither": lambda patch: patch.permute(3, 0, 2, 1).contiguous().permute(1, 3, 2, 0),
+    "every other": lambda patch: patch.repeat_interleave(2, 0)[::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("patch_needs_gradient", [False, True])
+def test_merging_is_its_definition_in_every_memory_layout(layout: str, patch_needs_gradient: bool):
+    torch.manual_seed(0)
+    bands, merging = 6, GatedMerging(6).double()
+    patch = torch.randn(3, bands, 5, 5, dtype=torch.float64)
+    weights = torch.randn(3, bands, dtype=torch.float64)
+
+    def defined(patch: torch.Tensor) -> torch.Tensor:
+        around = torch.nn.functional.pad(patch, (1, 1, 1, 1))
+        kernel = merging.depthwise.weight[:, 0]  # (L, 3, 3)
+        convolved = (
+            merging.depthwise.bias[:, None, None]
+            + sum(  # pyright: ignore
+                kernel[:, i, j, None, None] * around[:, :, i : i + 5, j : j + 5] for i in range(3) for j in range(3)
+            )
+        )
+        mixed = torch.einsum("kl,blpq->bkpq", merging.pointwise.weight[:, :, 0, 0], convolved)
+        gate = torch.sigmoid(mixed + merging.pointwise.bias[:, None, None])  # pyright: ignore
+        return (gate * patch).sum((2, 3)) * 2 / 25
+
+    results = []
+    for function, given in ((defined, patch), (merging, LAYOUTS[layout](patch))):
+        given = given.detach().requires_grad_(patch_needs_gradient)
+        merged = function(given)
+        wanted = [*merging.parameters(), *([given] if patch_needs_gradient else [])]
+        results.append([merged, *torch.autograd.grad((merged * weights).sum(), wanted)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_network_gives_the_same_in_every_memory_layout():
+    torch.manual_seed(0)
+    model = create_model("spectral_mamba", bands=9, classes=3, patch=5).double().eval()
+    patch = torch.randn(4, 9, 5, 5, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(patch)
+        for layout in LAYOUTS.values():
+            torch.testing.assert_close(model(layout(patch)), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_blocks_convolution_is_its_modules_without_the_appended_tokens():
+    torch.manual_seed(0)
+    block = S6Block(width=8, expansion=2, states=4, convolution=4).double()
+    for tokens in (1, 2, 3, 7):
+        x = torch.randn(2, tokens, 16, dtype=torch.float64, requires_grad=True)
+        weights = torch.randn(2, tokens, 16, dtype=torch.float64)
+        results = []
+        for y in (_causal_convolution(x, block.convolution), block.convolution(x.mT)[..., :tokens].mT):
+            results.append([y, *torch.autograd.grad((y * weights).sum(), [x, *block.convolution.parameters()])])
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_merging_can_be_mapped_over_parameters_and_patches():
+    torch.manual_seed(0)
+    mergings, patches = [GatedMerging(6) for _ in range(3)], torch.randn(3, 2, 6, 5, 5)
+    parameters, buffers = stack_module_state(mergings)  # pyright: ignore
+
+    def merged(parameters: dict, buffers: dict, patch: torch.Tensor) -> torch.Tensor:
+        return functional_call(mergings[0], (parameters, buffers), (patch,))
+
+    found = torch.vmap(merged)(parameters, buffers, patches)
+    for one, merging, patch in zip(found, mergings, patches, strict=True):
+        # float32 sums of size 1.
+        torch.testing.assert_close(one, merging(patch), rtol=0, atol=1e-5)
 
 
 def as_tokens(bands: int, piece: int, orientation: str) -> torch.Tensor:

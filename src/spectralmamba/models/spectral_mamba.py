@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import conv2d, pad, silu
 
 from spectralmamba.errors import ModelError
 from spectralmamba.models.registry import register_model
@@ -43,8 +43,10 @@ class GatedMerging(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         """Merge patches."""
+        # Channels last, where a CPU convolves faster; no copy if they are already.
+        patch = patch.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         gate = torch.sigmoid(self.pointwise(self.depthwise(patch)))  # (B, L, P, P)
-        return torch.einsum("blpq,blpq->bl", gate, patch) * (2 / (patch.shape[2] * patch.shape[3]))
+        return (gate * patch).sum((2, 3)) * (2 / (patch.shape[2] * patch.shape[3]))
 
 
 class PieceEmbedding(nn.Module):
@@ -92,6 +94,17 @@ class SelectiveScan(nn.Module):
         return tokens * channels * (4 * states + 2)
 
 
+def _causal_convolution(x: Tensor, convolution: nn.Conv1d) -> Tensor:
+    """Convolve each channel of `(B, T, E)` with the tokens before it.
+
+    The same as the module's own Conv1d on `(B, E, T)` without the tokens it appends, but it reads and writes channels last.
+    """
+    before = pad(x, (0, 0, convolution.kernel_size[0] - 1, 0))
+    image = before.mT.unsqueeze(2)  # (B, E, 1, …)
+    convolved = conv2d(image, convolution.weight.unsqueeze(2), convolution.bias, groups=convolution.groups)
+    return convolved.squeeze(2).mT
+
+
 class S6Block(nn.Module):
     """The Mamba block (Gu and Dao 2023, figure 3): projection, causal convolution, selective scan, gate, projection.
 
@@ -124,7 +137,7 @@ class S6Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix a sequence's tokens."""
         u, z = self.input_projection(x).chunk(2, dim=-1)  # each (B, T, E)
-        u = silu(self.convolution(u.mT)[..., : x.shape[1]].mT)  # (B, T, E)
+        u = silu(_causal_convolution(u, self.convolution))  # (B, T, E)
         selected = self.selection(u)  # (B, T, rank + 2 N)
         low_rank, B, C = selected.split([self.delta_rank, self.states, self.states], dim=-1)
         delta = low_rank @ self.delta_projection.weight.mT  # (B, T, E)

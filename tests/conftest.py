@@ -9,6 +9,9 @@ import pytest
 import torch
 import xarray as xr
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # heeded only before the first import of triton
+
 from spectralmamba import Classifier, Settings, Split, fit, simulate_scene, split_random
 
 torch.set_num_threads(1)  # tensors of a few kilobytes: more threads only wait for each other

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from copy import deepcopy as copy_of
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scan_cases import OPTIONS, assert_near, make_inputs, poisoned, results
 
-from spectralmamba import Settings, Split, fit
+from spectralmamba import Settings, Split, create_model, fit
+from spectralmamba.ops import selective_scan
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,3 +41,88 @@ def test_training_on_a_gpu_gives_the_same_file_twice(data: Data, quick: Settings
         fit(*data, quick, device="cuda").save(path)
         files.append(path.read_bytes())
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("batch", "tokens", "channels", "states"),
+    [
+        (1, 1, 1, 1),
+        (5, 2, 3, 4),
+        (5, 3, 32, 33),
+        (8193, 24, 128, 16),
+        (5, 37, 200, 16),
+        (64, 145, 128, 16),
+        (1, 1000, 32, 4),
+        (5, 1000, 200, 1),
+        (1, 4097, 128, 16),
+    ],
+)
+def test_the_kernels_agree_with_the_definition(batch: int, tokens: int, channels: int, states: int, dtype: torch.dtype):
+    inputs = make_inputs(batch, tokens, channels, states, dtype)
+    on_gpu = {name: tensor.detach().cuda() for name, tensor in inputs.items()}
+    exact = results({name: tensor.double() for name, tensor in on_gpu.items()}, "reference")
+    kernels = pytest.importorskip("spectralmamba.ops.selective_scan.triton", reason="triton is not installed")
+    with poisoned(kernels):
+        found = results(on_gpu, "triton")
+    # Rounded twice in low precision: y, and y SiLU(z).
+    assert_near(found, exact, {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype])
+
+
+@pytest.mark.parametrize("given", [(), ("D",), ("z", "delta_bias"), ("initial_state",)], ids="+".join)
+@pytest.mark.parametrize("softplus", [True, False])
+def test_the_kernels_options_agree_with_the_definition(given: tuple[str, ...], softplus: bool):
+    inputs = {
+        name: tensor.detach().cuda()
+        for name, tensor in make_inputs(7, 24, 64, 16, torch.float32).items()
+        if name not in OPTIONS or name in given
+    }
+    exact = results({name: tensor.double() for name, tensor in inputs.items()}, "reference", softplus=softplus)
+    assert_near(results(inputs, "triton", softplus=softplus), exact, 1e-5)
+
+
+@pytest.mark.parametrize("delta", [0.0, 1e-8, 50.0])
+def test_the_kernels_stay_finite_for_extreme_steps(delta: float):
+    inputs = {name: tensor.detach().cuda() for name, tensor in make_inputs(4, 24, 32, 16, torch.float32).items()}
+    inputs["delta"] = torch.full_like(inputs["delta"], delta)
+    del inputs["delta_bias"]
+    found = results(inputs, "triton", softplus=False)
+    assert all(tensor.isfinite().all() for tensor in found.values())
+    exact = results({name: tensor.double() for name, tensor in inputs.items()}, "reference", softplus=False)
+    assert_near(found, exact, 1e-5)
+
+
+def test_the_kernels_take_strided_inputs_and_give_the_same_bits_every_time():
+    inputs = {name: tensor.detach().cuda() for name, tensor in make_inputs(300, 37, 64, 16, torch.float32).items()}
+    first, second = results(inputs, "triton"), results(inputs, "triton")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    transposed = {name: tensor.mT.contiguous().mT for name, tensor in inputs.items() if tensor.dim() > 1}
+    assert_near(results(inputs | transposed, "triton"), first, 1e-6)
+
+
+def test_auto_takes_the_kernels_compiled_or_not_and_falls_back_from_what_they_cannot_do():
+    inputs = {name: tensor.detach().cuda() for name, tensor in make_inputs(3, 5, 64, 16, torch.float32).items()}
+    expected = selective_scan(**inputs, backend="triton")
+    assert torch.equal(selective_scan(**inputs), expected)
+    assert torch.equal(torch.compile(selective_scan, fullgraph=True)(**inputs), expected)
+    wide = {name: tensor.detach().cuda() for name, tensor in make_inputs(3, 5, 8, 65, torch.float32).items()}
+    with pytest.warns(RuntimeWarning, match="65 states"):
+        found = results(wide, "auto")
+    assert_near(found, results(wide, "reference"), 1e-5)
+    double = {name: tensor.double() for name, tensor in inputs.items()}
+    assert_near(results(double, "auto"), results(double, "reference"), 1e-12)
+
+
+def test_one_training_step_is_that_of_the_cpu():
+    torch.manual_seed(0)
+    network = create_model("spectral_mamba", bands=30, classes=4, patch=3)
+    network.dropout.p = 0.0
+    batch, targets = torch.randn(64, 30, 3, 3), torch.randint(4, (64,))
+    found = []
+    for device in ("cpu", "cuda"):
+        copy = copy_of(network).to(device)
+        logits = copy(batch.to(device))
+        torch.nn.functional.cross_entropy(logits, targets.to(device)).backward()
+        found.append({"logits": logits} | {f"∂{name}": p.grad for name, p in copy.named_parameters()})
+    on_cpu, on_gpu = ({name: tensor.detach().cpu() for name, tensor in each.items()} for each in found)
+    assert_near(on_gpu, on_cpu, 1e-4)

@@ -4,23 +4,27 @@ Per sequence and channel d, with a state h of size N:
 
     h_t = exp(Δ_t A_d) h_{t-1} + Δ_t B_t u_t,    y_t = C_t · h_t + D_d u_t
 
-`reference` is the definition, a loop over t that autograd differentiates; everything else is tested against it. `torch` is
-portable and has a backward of its own.
+Three implementations: `reference` is the definition, a loop over t that autograd differentiates; everything else is tested
+against it. `torch` runs anywhere, and on CPUs leaves the recurrence to a small C library where that was built. `triton` are
+kernels for GPUs. `operator` makes an operator of torch of the last two, so that `torch.compile` and `torch.vmap` know it.
 """
 
 from __future__ import annotations
 
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 from spectralmamba.errors import ModelError
-from spectralmamba.ops.selective_scan.reference import selective_scan_reference
-from spectralmamba.ops.selective_scan.torch import selective_scan_torch
+from spectralmamba.ops.selective_scan.operator import selective_scan_in_groups
+from spectralmamba.ops.selective_scan.reference import computing_dtype, selective_scan_reference
 
-Backend = Literal["auto", "reference", "torch"]
+Backend = Literal["auto", "reference", "torch", "triton"]
 
-_IMPLEMENTATIONS = {"reference": selective_scan_reference, "torch": selective_scan_torch}
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_BACKENDS = ("auto", "reference", "torch", "triton")
 
 
 @overload
@@ -98,17 +102,25 @@ def selective_scan(
     Raises:
         ModelError: A tensor's shape does not fit, or the backend is unknown.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    name = "torch" if backend == "auto" else backend
-    if name not in _IMPLEMENTATIONS:
-        raise ModelError(
-            "unknown selective scan backend", found=backend, expected=f"auto, {', '.join(_IMPLEMENTATIONS)}"
-        )
-    output, state = _IMPLEMENTATIONS[name](u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
-    return (output, state) if return_final_state else output
+    if backend not in _BACKENDS:
+        raise ModelError("unknown selective scan backend", found=backend, expected=", ".join(_BACKENDS))
+    _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if backend == "reference":
+        y, last = selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+        return (y, last) if return_final_state else y
+    dtype = computing_dtype(u, delta, A, B, C)
+    # The operator's batch is in groups with an A, D and bias each; here it is one group.
+    D, delta_bias = (None if tensor is None else tensor.to(dtype)[None] for tensor in (D, delta_bias))
+    initial_state = None if initial_state is None else initial_state.to(dtype)
+    y, last = selective_scan_in_groups(
+        u, delta, A.to(dtype)[None], B, C, D, delta_bias, delta_softplus, initial_state, return_final_state, backend
+    )
+    if z is not None:
+        y = (y.to(dtype) * silu(z.to(dtype))).to(u.dtype)
+    return (y, last) if return_final_state else y
 
 
-def _check_shapes(
+def _check(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -126,6 +138,7 @@ def _check_shapes(
     batch, tokens, channels = u.shape
     states = A.shape[1]
     expected = {
+        "u": (u, (batch, tokens, channels)),
         "delta": (delta, (batch, tokens, channels)),
         "A": (A, (channels, states)),
         "B": (B, (batch, tokens, states)),
@@ -136,5 +149,11 @@ def _check_shapes(
         "initial_state": (initial_state, (batch, channels, states)),
     }
     for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
             raise ModelError(f"{name} does not fit u {tuple(u.shape)}", found=tuple(tensor.shape), expected=shape)
+        if tensor.device != u.device:
+            raise ModelError(f"{name} is on another device than u", found=tensor.device, expected=u.device)
+        if tensor.dtype not in _DTYPES:
+            raise ModelError(f"{name} has a dtype that the scan does not take", found=tensor.dtype, expected=_DTYPES)

@@ -7,6 +7,11 @@ from torch import Tensor
 from torch.nn.functional import silu, softplus
 
 
+def computing_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return the dtype of state and sums: float64 if any tensor is, else float32."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
 def selective_scan_reference(
     u: Tensor,
     delta: Tensor,
@@ -20,7 +25,7 @@ def selective_scan_reference(
     initial_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Loop over the tokens; arguments and returns as `selective_scan` has them."""
-    dtype = torch.float64 if torch.float64 in (u.dtype, delta.dtype, A.dtype, B.dtype, C.dtype) else torch.float32
+    dtype = computing_dtype(u, delta, A, B, C)
     u_, delta, A, B, C = (tensor.to(dtype) for tensor in (u, delta, A, B, C))
     if delta_bias is not None:
         delta = delta + delta_bias.to(dtype)

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ MAMBAPY_BYTES = 60e9
 GRADIENTS = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 MODES = {"forward": "Forward", "both": "Forward and backward"}
 OURS = "spectralmamba"
+LARGEST_GRAPH = 1 << 16  # tokens
 
 Inputs = dict[str, Tensor]
 
@@ -138,6 +139,7 @@ class Contestant:
         moved_output: Changes a gradient of the output likewise.
         compiles: Whether the first call compiles something.
         spent: Is told the seconds that preparing took.
+        graph: Whether its calls are captured in a CUDA graph, whose replays are timed: what the device takes by itself.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Contestant:
     moved_output: Callable[[Tensor], Tensor] = lambda output: output
     compiles: bool = False
     spent: Callable[[float], None] = lambda seconds: None
+    graph: bool = False
 
 
 def ours(inputs: Inputs, backend: Any = "auto") -> Tensor:
@@ -207,7 +210,16 @@ def contestants(mamba_ssm: Path | None, compile_seconds: float) -> list[Contesta
     ]
     if mamba_ssm is not None:
         found[4] = _mamba_ssm(mamba_ssm)
-    return found
+    return [*found, _captured(found[0]), _captured(found[4])]
+
+
+def _captured(contestant: Contestant) -> Contestant:
+    def obstacle(shape: Shape, device: torch.device) -> str | None:
+        if device.type != "cuda" or shape.batch * shape.tokens > LARGEST_GRAPH:
+            return "graphs are for small scans on a GPU"
+        return contestant.obstacle(shape, device)
+
+    return replace(contestant, name=f"{contestant.name}, graph", obstacle=obstacle, graph=True)
 
 
 def _mamba_ssm(source: Path) -> Contestant:
@@ -245,6 +257,7 @@ class Trial:
     rounds: int = ROUNDS
     extra_bytes: int | None = None
     seconds: list[float] = field(default_factory=list)
+    kept: Any = None
 
     def timed(self, repeats: int) -> float:
         """Return the seconds of a call, by events on a GPU."""
@@ -265,6 +278,8 @@ class Trial:
     def prepare(self, quick: bool) -> None:
         """Warm up, measure the memory, and choose repeats and rounds."""
         seconds = self._timed_with_memory()
+        if self.contestant.graph:
+            self._capture()
         if self.contestant.compiles or seconds < VERY_SLOW:
             seconds = self._timed_with_memory()
         if seconds > VERY_SLOW:
@@ -274,6 +289,17 @@ class Trial:
         self.rounds = min(rounds, 3) if seconds > SLOW else rounds
         seconds = seconds if seconds > ROUND_SECONDS else self.timed(2)
         self.repeats = max(1, min(1000, math.ceil(target / seconds)))
+
+    def _capture(self) -> None:
+        """Replace the call by the replay of its graph, in which no time of the host is left."""
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            self.call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self.kept = self.call()
+        self.call = graph.replay
 
     def _timed_with_memory(self) -> float:
         if self.device.type != "cuda":

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -179,11 +180,13 @@ class Classifier:
         """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""
         self.network.eval()
         values = self.transform(pixels.values)
-        parts = [
-            self.network(as_input(values[pixels.neighbourhoods(batch, self.patch)])).softmax(1)
-            for batch in positions.split(batch_size)
-            if len(batch)
-        ]
+        gathered = pixels.with_values(values).gathered
+        with exact_convolutions():
+            parts = [
+                self.network(as_input(gathered(pixels.neighbourhoods(batch, self.patch)))).softmax(1)
+                for batch in positions.split(batch_size)
+                if len(batch)
+            ]
         return torch.cat(parts) if parts else values.new_zeros(0, len(self.classes))
 
     def check_scene(self, scene: xr.DataArray) -> None:
@@ -223,6 +226,18 @@ class Classifier:
 
 
 NO_DATA = "only nodata"
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let GPUs convolve in float32 rather than TF32, the same way every time, and give the caller's choice back afterwards."""
+    library: Any = torch.backends.cudnn
+    before = library.deterministic, library.allow_tf32
+    library.deterministic, library.allow_tf32 = True, False
+    try:
+        yield
+    finally:
+        library.deterministic, library.allow_tf32 = before
 
 
 def build_network(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from spectralmamba.augmentation import Augmentation, ClassDifferences
-from spectralmamba.classifier import FORMAT, Classifier, build_network, find_device, versions
+from spectralmamba.classifier import FORMAT, Classifier, build_network, exact_convolutions, find_device, versions
 from spectralmamba.errors import LabelError, SceneError, SettingsError, SplitError, TrainingInterrupted
 from spectralmamba.files import numbers_or_none
 from spectralmamba.models import model_size
@@ -179,14 +179,9 @@ def statistics_area(training: np.ndarray, split: Split | None, settings: Setting
 @contextmanager
 def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch, make it deterministic, and give the caller's state back afterwards."""
-    before = torch.backends.cudnn.deterministic
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), exact_convolutions():
         torch.manual_seed(seed)
-        torch.backends.cudnn.deterministic = True
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.deterministic = before
+        yield
 
 
 def _seed_torch(seed: int, device: torch.device) -> None:

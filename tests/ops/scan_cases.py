@@ -51,6 +51,7 @@ def results(inputs: dict[str, Tensor], backend: str, *, softplus: bool = True) -
     y, state = selective_scan(**leaves, delta_softplus=softplus, return_final_state=True, backend=backend)
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in (y, state)]
+    weights = [weight.to(y.device) for weight in weights]
     loss = (y.double() * weights[0]).sum() + (state.double() * weights[1]).sum()
     gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
     return {"y": y, "final state": state} | {f"∂{name}": g for name, g in zip(leaves, gradients, strict=True)}

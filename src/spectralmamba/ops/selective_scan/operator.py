@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -100,6 +101,13 @@ def _beyond_the_kernels(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tenso
     return None
 
 
+def _dense(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Give results memory of their own, as operators must."""
+    return lambda *arguments: tuple(
+        result.clone(memory_format=torch.contiguous_format) for result in function(*arguments)
+    )
+
+
 def _scan(
     u: Tensor,
     delta: Tensor,
@@ -134,12 +142,17 @@ def _scan(
     kernels = _kernels(u, delta, A, B, C, backend)
     if kernels is None:
         y, last = portable.forward(u, delta, A, B, C, D, delta_bias, delta_softplus, initial_state)
-        return y, last.contiguous() if final_state else last.new_empty(0)
+        return y, last if final_state else last.new_empty(0)
     y, last = kernels.forward(u, delta, A, B, C, D, delta_bias, delta_softplus, initial_state, final_state)
-    return y, u.new_empty(0, dtype=torch.float32) if last is None else last.contiguous()
+    return y, u.new_empty(0, dtype=torch.float32) if last is None else last
 
 
-scan = torch.library.custom_op("spectralmamba::selective_scan", _scan, mutates_args=())
+scan = torch.library.custom_op(
+    "spectralmamba::selective_scan",
+    _dense(_scan),
+    mutates_args=(),
+    schema=torch.library.infer_schema(_scan, mutates_args=()),
+)
 
 
 @scan.register_fake
@@ -164,13 +177,17 @@ def _scan_backward(
     initial_state: Tensor | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of u, Δ, A, B, C, D, the bias and the initial state, given those of y and of the last state."""
-    implementation = _kernels(u, delta, A, B, C, backend) or portable
-    grads = implementation.backward(grad_y, grad_last, u, delta, A, B, C, D, delta_bias, delta_softplus, initial_state)
-    return tuple(grad.contiguous() for grad in grads)  # pyright: ignore[reportReturnType]
+    """Return the gradients of u, Δ, A, B, C, D, the bias and the initial state, `(0,)` if none is given."""
+    implementation: Any = _kernels(u, delta, A, B, C, backend) or portable
+    return implementation.backward(grad_y, grad_last, u, delta, A, B, C, D, delta_bias, delta_softplus, initial_state)
 
 
-scan_backward = torch.library.custom_op("spectralmamba::selective_scan_backward", _scan_backward, mutates_args=())
+scan_backward = torch.library.custom_op(
+    "spectralmamba::selective_scan_backward",
+    _dense(_scan_backward),
+    mutates_args=(),
+    schema=torch.library.infer_schema(_scan_backward, mutates_args=()),
+)
 
 
 @scan_backward.register_fake
@@ -179,7 +196,8 @@ def _(grad_y: Tensor, grad_last: Any, u: Tensor, delta: Tensor, A: Tensor, B: Te
     dtype, (groups, channels, states) = computing_dtype(u, delta, A, B, C), A.shape
     of_channels = [A.new_empty((groups, channels), dtype=dtype) for _ in range(2)]
     same = (tensor.new_empty(tensor.shape) for tensor in (u, delta, A, B, C))
-    return *same, *of_channels, A.new_empty((u.shape[0], channels, states), dtype=dtype)
+    shape = (0,) if initial_state is None else (u.shape[0], channels, states)
+    return *same, *of_channels, A.new_empty(shape, dtype=dtype)
 
 
 def selective_scan_in_groups(

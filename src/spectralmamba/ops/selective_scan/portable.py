@@ -18,8 +18,9 @@ from torch.nn.functional import softplus
 from spectralmamba.ops.selective_scan import native
 from spectralmamba.ops.selective_scan.reference import computing_dtype
 
-# Elements (sequences, tokens, states, channels) of a piece; measured best of 2^16 … 2^22 on two cores.
-_PIECE = 1 << 20
+# Elements (sequences, tokens, states, channels) of a piece; on two cores measured best of 2^16 … 2^22. Elsewhere a piece has
+# to be worth its launches.
+_PIECE, _PIECE_OF_DEVICES = 1 << 20, 1 << 26
 
 
 def forward(
@@ -70,7 +71,7 @@ def backward(
     if D is not None:
         grad_u.unflatten(0, by_group).addcmul_(D[:, None, None], grad_y.unflatten(0, by_group))
     grads = grad_u.to(u.dtype), grad_delta.to(delta.dtype), grad_A.mT, grad_B.to(B.dtype), grad_C.to(C.dtype)
-    return *grads, grad_D, grad_bias, grad_state.mT
+    return *grads, grad_D, grad_bias, grad_state.new_empty(0) if initial_state is None else grad_state.mT
 
 
 def _core_inputs(
@@ -144,9 +145,13 @@ class _Portable:
         return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_state
 
 
+def _piece(u: Tensor) -> int:
+    return _PIECE if u.device.type == "cpu" else _PIECE_OF_DEVICES
+
+
 def _pieces(u: Tensor, A: Tensor) -> Iterator[tuple[int, slice]]:
     """Yield slices of the batch, each of one group and about `_PIECE` elements, and that group."""
-    size = max(1, _PIECE // max(1, u.shape[1] * A[0].numel()))
+    size = max(1, _piece(u) // max(1, u.shape[1] * A[0].numel()))
     group_size = len(u) // len(A)
     for group in range(len(A)):
         for start in range(0, group_size, size):
@@ -155,7 +160,7 @@ def _pieces(u: Tensor, A: Tensor) -> Iterator[tuple[int, slice]]:
 
 def _chunks(u: Tensor, A: Tensor) -> list[slice]:
     """Return slices of the tokens: all of them unless one sequence is more than a piece."""
-    size = max(1, _PIECE // max(1, A[0].numel()))
+    size = max(1, _piece(u) // max(1, A[0].numel()))
     return [slice(start, min(start + size, u.shape[1])) for start in range(0, u.shape[1], size)]
 
 
@@ -170,7 +175,9 @@ def _states(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor) -> tu
 
 def _rows_times(rows: Tensor, matrices: Tensor) -> Tensor:
     """Multiply each row vector `(b, T, i)` with its matrix `(b, T, i, j)`: `(b, T, j)`."""
-    return torch.matmul(rows[:, :, None, :], matrices)[:, :, 0]
+    if rows.device.type == "cpu":
+        return torch.matmul(rows[:, :, None, :], matrices)[:, :, 0]
+    return (rows[..., None] * matrices).sum(2)  # GPUs' libraries are slow at products with one row
 
 
 def _gradients(

@@ -608,9 +608,9 @@ def backward(
     launch = _Launch(u, delta, A, B, C, delta_bias, delta_softplus, _BACKWARD_BLOCK)
     u, delta, B, C, grad_y = launch.u, launch.delta, launch.B, launch.C, _rows(grad_y)
     chunks, chunk_tokens = launch.chunks(longest=_LONGEST_CHUNK)
-    start, end = _states_first(initial_state), _states_first(grad_last)
+    start, end, has_state = _states_first(initial_state), _states_first(grad_last), initial_state is not None
     if chunks == 1:
-        grad_start = launch.empty(launch.batch, launch.states, launch.channels)
+        grad_start = launch.empty(launch.batch if has_state else 0, launch.states, launch.channels)
     else:
         start, steps, _ = launch.starts(start, chunks, chunk_tokens)
         carried, end = end, launch.reverse(grad_y, chunks, chunk_tokens)
@@ -629,10 +629,10 @@ def backward(
         grad_y.stride(0), grad_y.stride(1), u.stride(0), u.stride(1), delta.stride(0), delta.stride(1),
         B.stride(0), B.stride(1), C.stride(0), C.stride(1),
         launch.batch, launch.tokens, chunks, chunk_tokens, launch.channels, launch.states, launch.group_size,
-        HAS_D=D is not None, HAS_START=start is not None, HAS_END=end is not None, WRITE_START=chunks == 1,
+        HAS_D=D is not None, HAS_START=start is not None, HAS_END=end is not None, WRITE_START=chunks == 1 and has_state,
         **launch.options,
     )  # fmt: skip
     grad_A, grad_D, grad_bias = sums.sum(1).split([launch.states, 1, 1], 1)
     grad_B, grad_C = grad_BC[:, 0] if launch.blocks == 1 else grad_BC.sum(1)
     grads = grad_u, grad_delta, grad_A.mT, grad_B.to(B.dtype), grad_C.to(C.dtype)
-    return *grads, grad_D[:, 0], grad_bias[:, 0], grad_start.mT
+    return *grads, grad_D[:, 0], grad_bias[:, 0], grad_start.mT if has_state else grad_start.new_empty(0)

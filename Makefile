@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu bench docs clean
+.PHONY: setup demo test lint test-gpu bench bench-speed docs clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt setup.py src/spectralmamba/ops/selective_scan/native.c
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name it with make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -32,6 +32,10 @@ test-gpu: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/accuracy.py
+
+bench-speed: $(READY)
+	$(BIN)/python benchmarks/scan.py --write-docs
+	$(BIN)/python benchmarks/training.py
 
 docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scan_cases import EXACT, OPTIONS, assert_near, make_inputs, results
 from torch import Tensor
 
 from spectralmamba.errors import ModelError
-from spectralmamba.ops import selective_scan
+from spectralmamba.ops import from_mamba_ssm, selective_scan
 from spectralmamba.ops.selective_scan import portable
 
 
@@ -154,3 +156,22 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
     (gradient,) = torch.autograd.grad(y.square().sum(), inputs["u"], create_graph=True)
     with pytest.raises(ModelError, match="differentiated once only"):
         gradient.sum().backward()
+
+
+def test_arguments_in_mamba_ssms_layout_give_the_same_scan():
+    inputs = {name: tensor for name, tensor in make_inputs().items() if name != "initial_state"}
+    other = {name: tensor.mT if tensor.dim() == 3 else tensor for name, tensor in inputs.items()}
+    other["B"] = other["B"][:, None]
+    assert torch.equal(selective_scan(**from_mamba_ssm(**other)), selective_scan(**inputs))
+    with pytest.raises(ModelError, match=r"^B is not of a kind"):
+        from_mamba_ssm(**(other | {"B": inputs["A"]}))
+
+
+def test_the_pages_examples_run():
+    page = Path(__file__).parents[2] / "docs" / "selective_scan.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, names)
+    turned = names["y"]
+    expected = selective_scan(*(names[name] for name in ("u", "delta", "A", "B", "C")), delta_softplus=True)
+    assert torch.equal(turned.mT, expected)

@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from spectralmamba.errors import ModelError
 from spectralmamba.ops import selective_scan
+from spectralmamba.ops.selective_scan import operator
 from spectralmamba.ops.selective_scan import triton as kernels
 from spectralmamba.ops.selective_scan.operator import selective_scan_in_groups
 
@@ -98,3 +99,12 @@ def test_what_the_kernels_cannot_do_is_refused_when_they_are_asked_for(monkeypat
     monkeypatch.setattr(kernels, "INTERPRETED", False)
     with pytest.raises(ModelError, match="tensors are on cpu"):
         selective_scan(**make_inputs(dtype=torch.float32), backend="triton")
+
+
+def test_the_self_check_passes_for_right_kernels_and_finds_wrong_ones(monkeypatch: pytest.MonkeyPatch):
+    with torch.inference_mode():  # as a classifier's first map calls it
+        operator._self_check(kernels, torch.device("cpu"))
+    right = kernels.backward
+    monkeypatch.setattr(kernels, "backward", lambda *arguments: tuple(1.01 * grad for grad in right(*arguments)))
+    with pytest.raises(RuntimeError, match=r"∂u is off by 1\.0e-02"):
+        operator._self_check(kernels, torch.device("cpu"))

@@ -11,7 +11,7 @@ kernels for GPUs. `operator` makes an operator of torch of the last two, so that
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -118,6 +118,45 @@ def selective_scan(
     if z is not None:
         y = (y.to(dtype) * silu(z.to(dtype))).to(u.dtype)
     return (y, last) if return_final_state else y
+
+
+def from_mamba_ssm(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> dict[str, Any]:
+    """Turn arguments of mamba-ssm's `selective_scan_fn` into those of `selective_scan`, as views.
+
+    Args:
+        u: `(B, E, T)`, as delta and z; so is the output there.
+        delta: `(B, E, T)`.
+        A: `(E, N)`, real.
+        B: `(B, N, T)` or, of one group, `(B, 1, N, T)`, as C.
+        C: `(B, N, T)` or `(B, 1, N, T)`.
+        D: `(E,)`.
+        z: `(B, E, T)`.
+        delta_bias: `(E,)`.
+        delta_softplus: As it is.
+
+    Raises:
+        ModelError: B or C is the same for all tokens or in several groups, or something is complex.
+    """
+    turned: dict[str, Any] = {"A": A, "D": D, "delta_bias": delta_bias, "delta_softplus": delta_softplus}
+    for name, tensor in {"u": u, "delta": delta, "z": z, "B": B, "C": C}.items():
+        if tensor is not None and name in "BC" and tensor.dim() == 4 and tensor.shape[1] == 1:
+            tensor = tensor[:, 0]
+        if tensor is not None and (tensor.dim() != 3 or tensor.is_complex()):
+            expected = "real (B, N, T) or (B, 1, N, T)" if name in "BC" else "real (B, E, T)"
+            found = f"{tensor.dtype} {tuple(tensor.shape)}"
+            raise ModelError(f"{name} is not of a kind that the scan takes", found=found, expected=expected)
+        turned[name] = None if tensor is None else tensor.mT
+    return turned
 
 
 def _check(

@@ -16,9 +16,7 @@ import gc
 import json
 import math
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from performance_page import ROOT, commit, cpu_model, write_section
 from spectralmamba.ops import selective_scan
 
 try:
@@ -39,10 +38,7 @@ try:
 except ImportError:
     triton = None
 
-ROOT = Path(__file__).resolve().parents[1]
 LINES = ROOT / "docs" / "results" / "scan.jsonl"
-PAGE = ROOT / "docs" / "performance.md"
-START, END = "<!-- scan -->", "<!-- /scan -->"
 
 # H100 data used for the limits, beside the ceilings measured in the run.
 H100_EXPS = 3.6e12  # exponentials a second
@@ -506,7 +502,7 @@ def where(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         machine = torch.cuda.get_device_name(device)
     else:
-        machine = f"{_cpu_model()}, {torch.get_num_threads()} threads"
+        machine = f"{cpu_model()}, {torch.get_num_threads()} threads"
     return {
         "machine": machine,
         "date": datetime.date.today().isoformat(),
@@ -514,23 +510,6 @@ def where(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__,
         "triton": "none" if triton is None else triton.__version__,
     }
-
-
-def commit() -> str:
-    """Return the commit that is measured; COMMIT names it where there is no repository."""
-    if "COMMIT" in os.environ:
-        return os.environ["COMMIT"]
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
-
-
-def _cpu_model() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -549,16 +528,6 @@ def put_lines(path: Path, new: list[dict[str, Any]]) -> None:
     lines = {key(line): line for line in (*read_lines(path), *new)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()), encoding="utf-8")
-
-
-def write_page(lines: list[dict[str, Any]]) -> None:
-    """Replace what is between the markers of docs/performance.md, or append it."""
-    text = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Performance\n"
-    before, found, rest = text.partition(START)
-    after = rest.partition(END)[2] if found else "\n"
-    before = before if found else before.rstrip("\n") + "\n\n"
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("\n\n".join((before + START, *_section(lines), END + after)), encoding="utf-8")
 
 
 def _section(lines: list[dict[str, Any]]) -> Iterator[str]:
@@ -768,7 +737,7 @@ def main() -> None:
             put_lines(out, [line])
     print(f"\n{time.perf_counter() - begin:.0f} s", file=sys.stderr)
     if arguments.write_docs:
-        write_page(read_lines(out or LINES))
+        write_section("scan", _section(read_lines(out or LINES)))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ both.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -115,6 +115,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="torch's threads; 0 leaves torch's choice")
     parser.add_argument("--backend", default="auto", help="of the selective scan, by name")
     parser.add_argument("--against", type=Path, help="source folder of another version of the package")
+    parser.add_argument("--against-commit", default="unknown", help="its name in the page")
+    parser.add_argument("--write-docs", action="store_true", help="write the section of docs/performance.md")
     parser.add_argument("--one-round", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one_round:
@@ -129,10 +131,21 @@ def main() -> None:
             others.append(measured_in_a_process(arguments.against.resolve(), given))
     import torch
 
+    from performance_page import commit, cpu_model, write_section
+
     threads = arguments.threads or torch.get_num_threads()
-    print(f"torch {torch.__version__}, {threads} threads, {platform.machine()}, {os.cpu_count()} cores")
-    print(f"P = {arguments.patch}, {arguments.bands} bands, batch {arguments.batch}, scan {arguments.backend}")
-    print(table(rounds, others))
+    where = f"{cpu_model()}, {threads} threads, torch {torch.__version__}, commit {commit()}"
+    what = f"P = {arguments.patch}, {arguments.bands} bands, batch {arguments.batch}, scan {arguments.backend}"
+    lines = table(rounds, others)
+    print(where, what, lines, sep="\n")
+    if arguments.write_docs:
+        other = f" The other version is commit {arguments.against_commit}." if arguments.against is not None else ""
+        text = (
+            "Written by `python benchmarks/training.py --write-docs`. Medians over the steps of a round, each a process of its own "
+            f"that trains through `fit`; median, lowest and highest over {arguments.rounds} rounds.{other}"
+        )
+        today = datetime.date.today().isoformat()
+        write_section("training", ("## Training step", text, f"- {today}, {where}\n- {what}", f"```\n{lines}\n```"))
 
 
 if __name__ == "__main__":

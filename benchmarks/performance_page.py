@@ -1,0 +1,41 @@
+"""docs/performance.md: sections that the benchmarks write, and what they were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def write_section(name: str, parts: Iterable[str]) -> None:
+    """Replace what is between a section's markers, or append it."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    text = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Performance\n"
+    before, found, rest = text.partition(start)
+    after = rest.partition(end)[2] if found else "\n"
+    before = before if found else before.rstrip("\n") + "\n\n"
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n\n".join((before + start, *parts, end + after)), encoding="utf-8")
+
+
+def commit() -> str:
+    """Return the commit that is measured; COMMIT names it where there is no repository."""
+    if "COMMIT" in os.environ:
+        return os.environ["COMMIT"]
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def cpu_model() -> str:
+    """Return the processor's name."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

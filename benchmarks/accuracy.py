@@ -14,12 +14,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+
+from performance_page import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ROOT / "docs" / "results" / "accuracy.jsonl"
@@ -77,14 +78,6 @@ def run_one(protocol_name: str, method: str, seed: int, threads: int) -> dict[st
         "commit": commit(),
         "machine": machine(),
     }
-
-
-def commit() -> str:
-    """Return the commit that is measured; COMMIT names it where there is no repository."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or os.environ.get("COMMIT", "unknown")
 
 
 def machine() -> str:

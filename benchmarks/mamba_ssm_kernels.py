@@ -130,35 +130,6 @@ class Kernels:
         self.fwd = fwd
         self.bwd = bwd
 
-    def forward(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
-        delta_bias: Tensor,
-        softplus: bool = True,
-    ) -> Tensor:
-        """Return the output `(B, E, T)`, without a graph."""
-        return self._forward(u, delta, A, B, C, D, delta_bias, softplus)[0]
-
-    def _forward(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
-        delta_bias: Tensor,
-        softplus: bool,
-    ) -> tuple[Tensor, Tensor]:
-        assert B.dim() == C.dim() == 4, "only B and C of (B, 1, N, T) are built"
-        output, states = self.fwd(u, delta, A, B, C, D, None, delta_bias, softplus)
-        return output, states
-
     def scan(
         self,
         u: Tensor,
@@ -178,7 +149,9 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernels: Kernels, *inputs: Any) -> Tensor:
         *tensors, softplus = inputs
-        output, states = kernels._forward(*tensors, softplus)
+        u, delta, A, B, C, D, delta_bias = tensors
+        assert B.dim() == C.dim() == 4, "only B and C of (B, 1, N, T) are built"
+        output, states = kernels.fwd(u, delta, A, B, C, D, None, delta_bias, softplus)
         ctx.kernels, ctx.softplus = kernels, softplus
         ctx.save_for_backward(*tensors, states)
         return output

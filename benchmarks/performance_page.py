@@ -25,12 +25,10 @@ def write_section(name: str, parts: Iterable[str]) -> None:
 
 def commit() -> str:
     """Return the commit that is measured; COMMIT names it where there is no repository."""
-    if "COMMIT" in os.environ:
-        return os.environ["COMMIT"]
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    return found.stdout.strip() or "unknown"
+    return found.stdout.strip() or os.environ.get("COMMIT", "unknown")
 
 
 def cpu_model() -> str:

@@ -122,7 +122,7 @@ def main() -> None:
     if arguments.one_round:
         print(json.dumps(measure(arguments)))
         return
-    given = [argument for argument in sys.argv[1:] if argument != "--one-round"]
+    given = sys.argv[1:]
     rounds: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for _ in range(arguments.rounds):

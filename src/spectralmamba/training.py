@@ -229,9 +229,12 @@ class _Run:
         self.checkpoint = checkpoint
         self.device = task.positions.device
         self.neighbourhoods = task.pixels.neighbourhoods(task.positions, settings.patch)  # (n, P²)
-        values = task.pixels.values
-        means = torch.cat([values[part].mean(1) for part in self.neighbourhoods.split(_PATCHES)])  # (n, L)
-        self.augmentation = Augmentation(settings, values, task.pairs, ClassDifferences(means, task.targets))
+        means = torch.cat(
+            [task.pixels.gathered(part).mean(1) for part in self.neighbourhoods.split(_PATCHES)]
+        )  # (n, L)
+        self.augmentation = Augmentation(
+            settings, task.pixels.values, task.pairs, ClassDifferences(means, task.targets)
+        )
         self.one_hot = one_hot(task.targets, len(task.classes)).float()  # (n, K)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

@@ -23,7 +23,8 @@ _MOST_STATES = 64  # of the Triton kernels
 
 
 @cache
-def _warn_once(message: str) -> None:
+def _warn_once(reason: str) -> None:
+    message = f"the selective scan falls back from Triton kernels to plain torch, which is slower: {reason}"
     warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
@@ -37,23 +38,18 @@ def _triton(device: torch.device) -> ModuleType | None:
             _self_check(kernels, device)
     except Exception as error:  # a missing compiler, driver or package shows in many ways
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        _warn_once(f"the selective scan falls back from Triton kernels to plain torch, which is slower: {reason}")
+        _warn_once(reason)
         return None
     return kernels
 
 
+@torch.inference_mode(False)  # a classifier's first map calls it from within
 def _self_check(kernels: ModuleType, device: torch.device) -> None:
     """Compare with the definition on a few sequences; raises where values or gradients are off."""
-    with torch.inference_mode(False):
-        _check_kernels(kernels, device)
-
-
-def _check_kernels(kernels: ModuleType, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = (2, 5, 64), (2, 5, 64), (64, 16), (2, 5, 16), (2, 5, 16), (64,), (64,)
     u, delta, A, B, C, D, bias = (torch.randn(shape, generator=generator) for shape in shapes)
     inputs = [tensor.requires_grad_() for tensor in (u, delta, -A.exp(), B, C, D, bias)]
-    inputs[2] = inputs[2].detach().requires_grad_()
     u, delta, A, B, C, D, bias = inputs
     with torch.enable_grad():
         y, _ = selective_scan_reference(u, delta, A, B, C, D, None, bias, True, None)
@@ -82,7 +78,7 @@ def _kernels(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, asked: s
     if asked == "auto":
         if problem is None:
             return _triton(u.device)
-        _warn_once(f"the selective scan falls back from Triton kernels to plain torch, which is slower: {problem}")
+        _warn_once(problem)
         return None
     try:
         from spectralmamba.ops.selective_scan import triton as kernels

@@ -36,8 +36,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return y and the last state; arguments as `operator.scan` has them."""
     inputs, _ = _core_inputs(u, delta, A, B, C, delta_bias, delta_softplus, initial_state)
-    core: Any = native if _native(inputs) else _Portable
-    y, last = core.scan_forward(*inputs)
+    y, last = _core(inputs).scan_forward(*inputs)
     if D is not None:
         groups = len(A)
         y.unflatten(0, (groups, -1)).addcmul_(D[:, None, None], inputs[0].unflatten(0, (groups, -1)))
@@ -61,8 +60,7 @@ def backward(
     inputs, raw = _core_inputs(u, delta, A, B, C, delta_bias, delta_softplus, initial_state)
     grad_y = grad_y.to(inputs[0].dtype).contiguous()
     grad_last = torch.zeros_like(inputs[5]) if grad_last is None else grad_last.to(grad_y.dtype).mT.contiguous()
-    core: Any = native if _native(inputs) else _Portable
-    grad_u, grad_delta, grad_A, grad_B, grad_C, grad_state = core.scan_backward(*inputs, grad_y, grad_last)
+    grad_u, grad_delta, grad_A, grad_B, grad_C, grad_state = _core(inputs).scan_backward(*inputs, grad_y, grad_last)
     if delta_softplus:
         grad_delta = grad_delta * torch.sigmoid(raw)
     by_group = (len(A), -1)
@@ -99,8 +97,10 @@ def _core_inputs(
     return tuple(tensor.contiguous() for tensor in inputs), raw
 
 
-def _native(inputs: tuple[Tensor, ...]) -> bool:
-    return inputs[0].device.type == "cpu" and inputs[0].dtype == torch.float32 and native.available()
+def _core(inputs: tuple[Tensor, ...]) -> Any:
+    """Return what does the recurrence."""
+    u = inputs[0]
+    return native if u.device.type == "cpu" and u.dtype == torch.float32 and native.available() else _Portable
 
 
 class _Portable:
@@ -137,9 +137,7 @@ class _Portable:
                 starts.append(_states(u[at], delta[at], A[group], B[at], starts[-1])[1][:, -1].clone())
             for start, chunk in zip(reversed(starts), reversed(chunks), strict=False):
                 at = piece, chunk
-                parts = _gradients(
-                    u[at], delta[at], A[group], B[at], C[at], start, grad_y[at], grad_state[piece]
-                )  # fmt: skip
+                parts = _gradients(u[at], delta[at], A[group], B[at], C[at], start, grad_y[at], grad_state[piece])
                 grad_u[at], grad_delta[at], grad_B[at], grad_C[at], grad_state[piece] = parts[:5]
                 grad_A[group] += parts[5]
         return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_state

@@ -73,6 +73,12 @@ def _step_size(raw, SOFTPLUS: tl.constexpr):
     return raw
 
 
+@triton.jit
+def _advance(h, u, delta, B, A):
+    """Return the state after a token."""
+    return tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def _forward_kernel(
     u_ptr,
@@ -154,7 +160,7 @@ def _forward_kernel(
         if WRITE_Y:
             C_next = _load(C_ptr, C_token, following, n, n_there, EVEN)
         delta = _step_size(delta + bias, SOFTPLUS)
-        h = tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
+        h = _advance(h, u, delta, B, A)
         if WRITE_Y:
             y = tl.sum(h * C[:, None], 0) + D * u
             tl.store(y_ptr + t * channels + e, y.to(y_ptr.dtype.element_ty), mask=e_there)
@@ -263,12 +269,6 @@ def _carry_kernel(
         tl.store(ends_ptr + at * size + place, h, mask=there)
         h = tl.exp2(steps * A) * h + end
     tl.store(result_ptr + sequence * size + place, h, mask=there)
-
-
-@triton.jit
-def _advance(h, u, delta, B, A):
-    """Return the state after a token."""
-    return tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
 
 
 @triton.jit

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectralmamba import Classifier, Settings, Split, split_random, training
+from spectralmamba import Classifier, Settings, Split, split_random
 from spectralmamba.errors import OutputError, SettingsError, SplitError, TrainingInterrupted
 from spectralmamba.runs import RESULT_FILES, Run, peak_memory, prepare_folder, split_beside, write_summary
-from spectralmamba.training import Progress
+from spectralmamba.training import Progress, fitting
 
 TRAINED = {"log.jsonl", "model.safetensors", "overview.tif", "settings.toml", "spectra.json", "split.tif"}
 MAPPED = {"map.tif", "map.tif.aux.xml", "map_confidence.tif"}
@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on_to_the_same_classifier_and_log(
 def test_a_killed_run_logs_every_step_once_after_going_on(
     run: Run, data: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(fitting, "_CHECKPOINT_EVERY", 2)
     with pytest.raises(RuntimeError):
         run.train(*data, quick, device="cpu", on_step=stop_at(5, RuntimeError))  # the checkpoint is of step 4
     log = run.folder / "log.jsonl"

@@ -121,11 +121,11 @@ def test_a_kernel_that_cannot_be_had_is_told_once_and_done_without(monkeypatch: 
         raise OSError("no compiler")
 
     monkeypatch.setattr(operator, "_self_check", broken)
-    operator._triton.cache_clear()
+    operator.triton_kernels.cache_clear()
     operator._warn_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="falls back .* no compiler"):
-        assert operator._triton(torch.device("cpu")) is None
+        assert operator.triton_kernels(torch.device("cpu")) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert operator._triton(torch.device("cpu")) is None
-    operator._triton.cache_clear()
+        assert operator.triton_kernels(torch.device("cpu")) is None
+    operator.triton_kernels.cache_clear()

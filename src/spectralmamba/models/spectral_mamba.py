@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad, silu
+from torch.nn.functional import conv2d, linear, pad, silu
 
 from spectralmamba.errors import ModelError
 from spectralmamba.models.registry import register_model
@@ -140,7 +140,7 @@ class S6Block(nn.Module):
         u = silu(_causal_convolution(u, self.convolution))  # (B, T, E)
         selected = self.selection(u)  # (B, T, rank + 2 N)
         low_rank, B, C = selected.split([self.delta_rank, self.states, self.states], dim=-1)
-        delta = low_rank @ self.delta_projection.weight.mT  # (B, T, E)
+        delta = linear(low_rank, self.delta_projection.weight)  # (B, T, E)
         y = self.scan(u, delta, -torch.exp(self.A_log), B, C, self.D, self.delta_projection.bias)  # (B, T, E)
         return self.output_projection(y * silu(z))  # (B, T, M)
 

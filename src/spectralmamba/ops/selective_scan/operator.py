@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spectralmamba.errors import ModelError
+from spectralmamba.ops.groups import in_groups, out_of_groups
 from spectralmamba.ops.selective_scan import portable
 from spectralmamba.ops.selective_scan.reference import computing_dtype, selective_scan_reference
 
@@ -29,7 +30,7 @@ def _warn_once(reason: str) -> None:
 
 
 @cache
-def _triton(device: torch.device) -> ModuleType | None:
+def triton_kernels(device: torch.device) -> ModuleType | None:
     """Return the Triton implementation if it can be had and is right on this device, which is tried once a process."""
     try:
         from spectralmamba.ops.selective_scan import triton as kernels
@@ -77,7 +78,7 @@ def _kernels(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, asked: s
     problem = _beyond_the_kernels(u, delta, A, B, C)
     if asked == "auto":
         if problem is None:
-            return _triton(u.device)
+            return triton_kernels(u.device)
         _warn_once(problem)
         return None
     try:
@@ -221,26 +222,6 @@ def selective_scan_in_groups(
     )
 
 
-def _in_groups(info: Any, dims: tuple[int | None, ...], arguments: tuple[Any, ...]) -> list[Any]:
-    """Make the mapped dimension the outermost of the batch, and of the groups: `(V, B, …)` → `(V·B, …)`."""
-
-    def folded(tensor: Any, dim: int | None) -> Any:
-        if not isinstance(tensor, Tensor):
-            return tensor
-        tensor = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        return tensor.flatten(0, 1)
-
-    return [folded(tensor, dim) for tensor, dim in zip(arguments, dims, strict=True)]
-
-
-def _unfolded(info: Any, results: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    several = tuple(
-        result.unflatten(0, (info.batch_size, -1)) if result.dim() > 1 else result.expand(info.batch_size, 0)
-        for result in results
-    )
-    return several, (0,) * len(several)
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     u, delta, A, B, C, D, delta_bias, ctx.delta_softplus, initial_state, ctx.final_state, ctx.backend = inputs
     ctx.save_for_backward(u, delta, A, B, C, D, delta_bias, initial_state)
@@ -280,7 +261,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        return _unfolded(info, _Scan.apply(*_in_groups(info, in_dims, arguments)))  # pyright: ignore[reportArgumentType]
+        return out_of_groups(info, _Scan.apply(*in_groups(info, in_dims, arguments)))  # pyright: ignore[reportArgumentType]
 
 
 class _ScanGradients(torch.autograd.Function):
@@ -293,4 +274,4 @@ class _ScanGradients(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        return _unfolded(info, _ScanGradients.apply(*_in_groups(info, in_dims, arguments)))  # pyright: ignore[reportArgumentType]
+        return out_of_groups(info, _ScanGradients.apply(*in_groups(info, in_dims, arguments)))  # pyright: ignore[reportArgumentType]

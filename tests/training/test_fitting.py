@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from spectralmamba import Classifier, Settings, Split, fit, simulate_scene, split_masks, split_random, training
+from spectralmamba import Classifier, Settings, Split, fit, simulate_scene, split_masks, split_random
 from spectralmamba.errors import (
     LabelError,
     ModelError,
@@ -22,23 +22,9 @@ from spectralmamba.errors import (
     SplitError,
     TrainingInterrupted,
 )
-from spectralmamba.training import Progress, one_cycle
+from spectralmamba.training import Progress, fitting
 
 Data = tuple[xr.DataArray, xr.DataArray, Split]
-
-
-@pytest.fixture
-def data(small_scene: xr.DataArray, small_labels: xr.DataArray, small_split: Split) -> Data:
-    return small_scene, small_labels, small_split
-
-
-@pytest.fixture
-def bytes_of(tmp_path: Path) -> Callable[[Classifier], bytes]:
-    def saved(classifier: Classifier) -> bytes:
-        classifier.save(tmp_path / "compared.safetensors")
-        return (tmp_path / "compared.safetensors").read_bytes()
-
-    return saved
 
 
 def stop_at(step: int, failure: type[BaseException] = KeyboardInterrupt) -> Callable[[Progress], None]:
@@ -121,58 +107,6 @@ def test_a_split_without_training_side_learns_statistics_from_its_training_pixel
     assert all(buffer.isfinite().all() for buffer in classifier.transform.buffers())
 
 
-@pytest.mark.parametrize("balanced", [True, False])
-def test_classes_are_drawn_evenly_only_if_asked(data: Data, monkeypatch: pytest.MonkeyPatch, balanced: bool):
-    scene, labels, _ = data
-    scarce = labels.copy(deep=True)
-    first = np.argwhere(labels.values == 1)[0]
-    scarce.values[labels.values == 1] = 0
-    scarce.values[tuple(first)] = 1  # one pixel of class 1 among dozens
-    drawn: list[np.ndarray] = []
-    batch = training._Run._batch
-
-    def watched(run: Any, random: np.random.Generator) -> np.ndarray:
-        chosen = batch(run, random)
-        drawn.append(run.task.targets.numpy()[chosen])
-        return chosen
-
-    monkeypatch.setattr(training._Run, "_batch", watched)
-    fit(scene, scarce, None, steps=10, batch_size=60, patch=1, class_balanced=balanced, device="cpu")
-    share = np.bincount(np.concatenate(drawn), minlength=3) / 600
-    expected = (
-        np.full(3, 1 / 3) if balanced else np.bincount(scarce.values[scarce.values > 0])[1:] / (scarce.values > 0).sum()
-    )
-    # 600 draws of a third: five standard errors are 0.1. Whole shuffles are exact but for the last one.
-    np.testing.assert_allclose(share, expected, atol=0.1 if balanced else 0.03)
-
-
-def test_every_training_pixel_is_drawn_once_before_any_is_drawn_again(data: Data, monkeypatch: pytest.MonkeyPatch):
-    drawn: list[np.ndarray] = []
-    batch = training._Run._batch
-
-    def watched(run: Any, random: np.random.Generator) -> np.ndarray:
-        drawn.append(batch(run, random))
-        return drawn[-1]
-
-    monkeypatch.setattr(training._Run, "_batch", watched)
-    fit(*data, steps=12, batch_size=5, patch=1, device="cpu")  # 60 draws of 12 pixels
-    assert (np.sort(np.concatenate(drawn).reshape(5, 12), axis=1) == np.arange(12)).all()
-
-
-def test_the_rate_rises_for_three_tenths_of_the_steps_and_falls_to_almost_nothing():
-    rates = [one_cycle(step, 100, 0.5) for step in range(101)]
-    assert rates[0] == pytest.approx(0.5 / 25)
-    assert rates[30] == pytest.approx(0.5)
-    assert rates[100] == pytest.approx(0.5e-4 / 25)
-    assert np.all(np.diff(rates[:31]) > 0)
-    assert np.all(np.diff(rates[30:]) < 0)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_the_shortest_trainings_have_a_rate(steps: int):
-    assert all(0 < one_cycle(step, steps, 0.5) <= 0.5 for step in range(steps))
-
-
 @pytest.mark.parametrize("step", [1, 3, 6])
 def test_an_interrupted_training_goes_on_to_the_same_file(
     data: Data, quick: Settings, bytes_of: Any, tmp_path: Path, step: int
@@ -196,7 +130,7 @@ def test_a_training_killed_between_checkpoints_goes_on_to_the_same_file(
     data: Data, quick: Settings, bytes_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     checkpoint = tmp_path / "checkpoint.safetensors"
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(fitting, "_CHECKPOINT_EVERY", 2)
     unbroken = bytes_of(fit(*data, quick, device="cpu"))
     with pytest.raises(RuntimeError):
         fit(*data, quick, device="cpu", checkpoint=checkpoint, on_step=stop_at(5, RuntimeError))

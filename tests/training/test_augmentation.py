@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectralmamba.augmentation import Augmentation, ClassDifferences
 from spectralmamba.settings import Settings
+from spectralmamba.training.augmentation import Augmentation, ClassDifferences
+from spectralmamba.training.draws import Purpose, words
 
 OFF = {
     "brightness": 0,
@@ -30,8 +31,12 @@ def changed(spectra: Tensor, **changes: object) -> Tensor:
     return change(make(**changes), spectra)
 
 
-def change(augmentation: Augmentation, spectra: Tensor) -> Tensor:
-    return augmentation.change(spectra, torch.Generator().manual_seed(0), np.random.default_rng(0))
+def change(augmentation: Augmentation, spectra: Tensor, step: int = 0) -> Tensor:
+    return augmentation.change(spectra, augmentation.draw(len(spectra), step), step)
+
+
+def turn(augmentation: Augmentation, neighbourhoods: Tensor) -> Tensor:
+    return augmentation.turn(neighbourhoods, augmentation.draw(len(neighbourhoods), 0))
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def spectra() -> Tensor:
 @pytest.mark.parametrize("patch", [3, 5])
 def test_turns_and_flips_are_the_eight_symmetries_of_the_square_about_its_centre(patch: int):
     square = torch.arange(patch * patch).repeat(400, 1)
-    turned = make(patch=patch, turns_and_flips=True).turn(square, torch.Generator().manual_seed(0))
+    turned = turn(make(patch=patch, turns_and_flips=True), square)
     assert (turned[:, patch * patch // 2] == patch * patch // 2).all()
     views = {tuple(row) for row in turned.tolist()}
     assert len(views) == 8
@@ -57,16 +62,15 @@ def test_turns_and_flips_are_the_eight_symmetries_of_the_square_about_its_centre
 
 def test_patches_are_not_turned_if_not_asked_for_or_if_they_are_one_pixel():
     square = torch.arange(9).repeat(5, 1)
-    generator = torch.Generator().manual_seed(0)
-    assert make(patch=3).turn(square, generator) is square
+    assert turn(make(patch=3), square) is square
     single = square[:, :1]
-    assert make(patch=1, turns_and_flips=True).turn(single, generator) is single
+    assert turn(make(patch=1, turns_and_flips=True), single) is single
 
 
 def test_no_amplitude_is_no_change(spectra: Tensor):
     assert torch.equal(changed(spectra), spectra)
     targets = torch.eye(4)[torch.arange(64) % 4]
-    mixed, mixed_targets = make().mix(spectra, targets, np.random.default_rng(0))
+    mixed, mixed_targets = make().mix(spectra, targets, 0)
     assert torch.equal(mixed, spectra)
     assert torch.equal(mixed_targets, targets)
 
@@ -171,22 +175,35 @@ def test_a_block_wider_than_the_spectrum_is_the_spectrum(spectra: Tensor):
 
 def test_mixup_keeps_each_target_a_distribution_and_mixes_spectra_alike(spectra: Tensor):
     targets = torch.eye(64)
-    mixed, shares = make(mixup=0.4).mix(spectra, targets, np.random.default_rng(0))
+    mixed, shares = make(mixup=0.4).mix(spectra, targets, 0)
     torch.testing.assert_close(shares.sum(1), torch.ones(64), rtol=0, atol=1e-6)  # two summands in float32
     assert shares.min() >= 0
     expected = torch.einsum("bc,cpl->bpl", shares, spectra)
     torch.testing.assert_close(mixed, expected, rtol=0, atol=1e-5)
 
 
-def test_the_same_generator_changes_alike(spectra: Tensor):
+def test_the_same_seed_and_step_change_alike_and_others_otherwise(spectra: Tensor):
     settings = {"brightness": 0.1, "offset": 0.1, "noise": 0.1, "neighbour_difference": 0.5, "band_dropout": 0.2}
-    assert torch.equal(changed(spectra, **settings), changed(spectra, **settings))
+    once = changed(spectra, **settings)
+    assert torch.equal(changed(spectra, **settings), once)
+    assert not torch.equal(changed(spectra, seed=1, **settings), once)
+    assert not torch.equal(change(make(**settings), spectra, step=1), once)
+    targets = torch.eye(64)
+    shares = [make(mixup=0.4, seed=seed).mix(spectra, targets, step)[1] for seed, step in ((0, 0), (1, 0), (0, 1))]
+    assert torch.equal(make(mixup=0.4).mix(spectra, targets, 0)[1], shares[0])
+    assert not torch.equal(shares[0], shares[1])
+    assert not torch.equal(shares[0], shares[2])
+
+
+def test_what_happens_to_a_sample_does_not_depend_on_how_many_come_after_it(spectra: Tensor):
+    augmentation = make(brightness=0.1, offset=0.1, noise=0.1, neighbour_difference=0.5, band_dropout=0.2)
+    assert torch.equal(change(augmentation, spectra)[:5], change(augmentation, spectra[:5]))
 
 
 def test_class_differences_are_between_pixels_of_one_class():
     targets = torch.tensor([2, 0, 1, 0, 2, 2])
     means = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
-    drawn = ClassDifferences(means, targets).draw(500, torch.Generator().manual_seed(0))
+    drawn = ClassDifferences(means, targets).draw(*words(0, Purpose.CHANGES, 1000).reshape(2, 500))
     pairs = [(i, j) for i in range(6) for j in range(6) if i != j and targets[i] == targets[j]]
     allowed = [means[i] - means[j] for i, j in pairs] + [torch.zeros(4)]  # zero: the class of one pixel
     seen = {next(k for k, difference in enumerate(allowed) if torch.equal(difference, row)) for row in drawn}

@@ -1,0 +1,282 @@
+"""fit: scene, labels, split, settings → classifier."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+
+from spectralmamba.classifier import Classifier, build_network, exact_convolutions, find_device
+from spectralmamba.errors import SceneError, TrainingInterrupted
+from spectralmamba.models import ModelSize, model_size
+from spectralmamba.ops.selective_scan.operator import triton_kernels
+from spectralmamba.pixels import Pixels
+from spectralmamba.settings import Settings
+from spectralmamba.splits import Split
+from spectralmamba.training.single import SingleSteps
+from spectralmamba.training.state import Progress, Training
+from spectralmamba.training.task import make_card, prepare
+
+_CHECKPOINT_EVERY = 250
+
+
+def fit(
+    scene: xr.DataArray,
+    labels: xr.DataArray,
+    split: Split | None = None,
+    settings: Settings | None = None,
+    *,
+    device: str = "auto",
+    on_step: Callable[[Progress], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    **changes: Any,
+) -> Classifier:
+    """Train a classifier on the labels of a scene.
+
+    The same arguments on the same machine give the same classifier, byte for byte. All that is random follows from the seed
+    and the step, on every device alike.
+
+    Args:
+        scene: `(band, y, x)`, from `open_scene`.
+        labels: `(y, x)` class ids, 0 unlabelled, from `open_labels`.
+        split: Which labelled pixels train; all of them if None. Test labels are not looked at.
+        settings: Hyper-parameters; the defaults if None.
+        device: "auto" (a GPU if there is one), or torch's name of a device.
+        on_step: Called for every step; on a GPU for some steps at once.
+        checkpoint: File to keep the state in, every few hundred steps and on Ctrl-C; it is removed at the end.
+        resume: Whether to go on from `checkpoint`.
+        **changes: Single settings, such as `patch=3`.
+
+    Raises:
+        LabelError: Fewer than two classes to train on, or labels on another grid.
+        SceneError: No band or no pixel can be used.
+        SettingsError: A setting is unknown or out of range, or the checkpoint does not fit.
+        SplitError: The split is of another grid.
+        TrainingInterrupted: Ctrl-C; the checkpoint was written.
+    """
+    settings = (settings or Settings()).replace(**changes)
+    seed = settings.seed
+    listener = None if on_step is None else lambda _, progress: on_step(progress)
+    checkpoints = {} if checkpoint is None else {seed: Path(checkpoint)}
+    return _fit(scene, labels, {seed: split}, settings, device, listener, checkpoints, {seed} if resume else ())[seed]
+
+
+def fit_seeds(
+    scene: xr.DataArray,
+    labels: xr.DataArray,
+    splits: Mapping[int, Split | None],
+    settings: Settings | None = None,
+    *,
+    device: str = "auto",
+    on_step: Callable[[int, Progress], None] | None = None,
+    checkpoints: Mapping[int, str | os.PathLike[str]] | None = None,
+    resume: bool = False,
+    **changes: Any,
+) -> dict[int, Classifier]:
+    """Train a classifier for each of several seeds, on a GPU all of them together as far as its memory allows.
+
+    Each is what `fit` would give alone: it sees the same batches, changes and dropout, bit for bit. On a GPU, matrix products
+    of another shape add up in another order, a relative difference of some 1e-6 a step that training then enlarges.
+
+    Args:
+        scene: `(band, y, x)`, from `open_scene`.
+        labels: `(y, x)` class ids, 0 unlabelled, from `open_labels`.
+        splits: The seeds, and which labelled pixels train with each; all of them if None.
+        settings: Hyper-parameters but for the seed; the defaults if None.
+        device: "auto" (a GPU if there is one), or torch's name of a device.
+        on_step: Called with the seed for every step; on a GPU for some steps at once.
+        checkpoints: As `fit` has one, by seed.
+        resume: Whether seeds whose checkpoint is there go on from it; the others start anew.
+        **changes: Single settings, such as `patch=3`.
+
+    Raises:
+        SpectralMambaError: As `fit` does.
+    """
+    settings = (settings or Settings()).replace(**changes)
+    files = {seed: Path(file) for seed, file in (checkpoints or {}).items()}
+    resumed = {seed for seed, file in files.items() if resume and file.is_file()}
+    return _fit(scene, labels, splits, settings, device, on_step, files, resumed)
+
+
+def _fit(
+    scene: xr.DataArray,
+    labels: xr.DataArray,
+    splits: Mapping[int, Split | None],
+    settings: Settings,
+    device: str,
+    on_step: Callable[[int, Progress], None] | None,
+    checkpoints: Mapping[int, Path],
+    resumed: Collection[int],
+) -> dict[int, Classifier]:
+    splits = {seed: split and split.with_patch(settings.patch) for seed, split in splits.items()}
+    target = find_device(device)
+    bands = np.flatnonzero(scene["good"].values)
+    if not len(bands):
+        raise SceneError("the scene has no good band", file=scene.attrs.get("source"))
+    pixels = Pixels.from_scene(scene, bands, target)
+    checksum = pixels.checksum()
+    tasks = prepare(pixels, labels, splits, settings)
+    cards, trainings = {}, []
+    with _own_randomness(target):
+        sizes: dict[int, ModelSize] = {}
+        for seed, task in tasks.items():
+            of_seed = settings.replace(seed=seed)
+            card = cards[seed] = make_card(scene, bands, labels, task, splits[seed], of_seed, checksum)
+            torch.manual_seed(seed)
+            network = build_network(card["model"], len(bands), len(task.classes)).to(target)
+            size = sizes.get(len(task.classes)) or model_size(network, len(bands), settings.patch)
+            sizes[len(task.classes)] = size
+            card["model"] |= {"parameters": size.parameters, "multiply_accumulates": size.multiply_accumulates}
+            listener = None if on_step is None else _of_seed(seed, on_step)
+            training = Training(network, task, of_seed, checksum, checkpoints.get(seed), listener)
+            if seed in resumed:
+                training.restore()
+            trainings.append(training)
+        _train(trainings)
+    return {
+        seed: Classifier(training.network.eval(), copy.deepcopy(tasks[seed].normalised.transform), cards[seed])
+        for seed, training in zip(tasks, trainings, strict=True)
+    }
+
+
+def _of_seed(seed: int, on_step: Callable[[int, Progress], None]) -> Callable[[Progress], None]:
+    return lambda progress: on_step(seed, progress)
+
+
+class Steps(Protocol):
+    """Does the steps of trainings that stand at the same step.
+
+    Attributes:
+        trainings: Their step counts are always right; their networks and optimizers are after `store`.
+        block: Steps that are best done at once.
+    """
+
+    trainings: list[Training]
+    block: int
+
+    def advance(self, count: int) -> np.ndarray:
+        """Do some steps; return loss and accuracy of each step and training, `(count, trainings, 2)`."""
+        ...
+
+    def store(self) -> None:
+        """Bring the trainings' networks and optimizers up to date."""
+        ...
+
+
+def _steps(trainings: list[Training]) -> Iterator[Steps]:
+    """Divide trainings into those that are done together."""
+    device = trainings[0].device
+    if device.type != "cuda" or triton_kernels(device) is None:
+        yield from map(SingleSteps, trainings)
+        return
+    groups: dict[tuple[int, int], list[Training]] = {}
+    for training in trainings:
+        groups.setdefault((training.step, len(training.task.classes)), []).append(training)
+    for group in groups.values():
+        yield from _together(group)
+
+
+def _together(group: list[Training]) -> Iterator[Steps]:
+    """Put trainings together on a GPU: half of them if memory does not suffice, one after the other if it cannot be done."""
+    from spectralmamba.training.together import JointSteps
+
+    try:
+        steps, parts = JointSteps(group), []
+    except torch.OutOfMemoryError:
+        steps, middle = None, (len(group) + 1) // 2
+        parts = [group[:middle], group[middle:]]
+    except Exception as error:  # torch refuses to batch or to record what a network does in many ways
+        steps, parts = None, []
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        message = f"this network is trained one seed and one kernel after the other, which is slower: {reason}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    if steps is not None:
+        yield steps
+    elif parts and len(group) > 1:
+        for part in parts:
+            yield from _together(part)
+    else:
+        yield from map(SingleSteps, group)
+
+
+def _train(trainings: list[Training]) -> None:
+    """Train to the end; of several, checkpoints stay until all are done."""
+    for steps in _steps(trainings):
+        try:
+            _run(steps)
+        except KeyboardInterrupt:
+            raise _interrupted(steps) from None
+        if len(trainings) > 1:
+            for training in steps.trainings:
+                training.save()
+    for training in trainings:
+        if training.checkpoint is not None:
+            training.checkpoint.unlink(missing_ok=True)
+
+
+def _run(steps: Steps) -> None:
+    trainings, total = steps.trainings, steps.trainings[0].settings.steps
+    while (step := trainings[0].step) < total:
+        count = min(steps.block, total - step, _CHECKPOINT_EVERY - step % _CHECKPOINT_EVERY)
+        with _held_interrupt():
+            results = steps.advance(count)
+            if trainings[0].step % _CHECKPOINT_EVERY == 0:
+                steps.store()
+                for training in trainings:
+                    training.save()
+            for number, of_step in enumerate(results, step + 1):
+                for training, (loss, accuracy) in zip(trainings, of_step, strict=True):
+                    training.tell(number, float(loss), float(accuracy))
+    steps.store()
+
+
+def _interrupted(steps: Steps) -> TrainingInterrupted:
+    first = steps.trainings[0]
+    problem = f"training was stopped after {first.step} of {first.settings.steps} steps"
+    kept = [training for training in steps.trainings if training.checkpoint is not None]
+    if not kept:
+        return TrainingInterrupted(problem, remedy="No checkpoint was asked for, so nothing was kept.")
+    steps.store()
+    for training in kept:
+        training.save()
+    return TrainingInterrupted(
+        problem,
+        file=kept[0].checkpoint,
+        remedy="The state is kept there; the same command with --resume goes on.",
+    )
+
+
+@contextmanager
+def _own_randomness(device: torch.device) -> Iterator[None]:
+    """Make torch deterministic, and give the caller's random state back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), exact_convolutions():
+        yield
+
+
+@contextmanager
+def _held_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block: what a checkpoint holds and listeners have been told belong together."""
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that signals reach
+    before = signal.getsignal(signal.SIGINT)
+    if not in_main or before is None:  # None: not Python's handler, which it cannot put back
+        yield
+        return
+    held = []
+    signal.signal(signal.SIGINT, lambda *_: held.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,180 @@
+"""What there is to learn, and what is kept of it in the classifier's card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from spectralmamba.classifier import FORMAT, versions
+from spectralmamba.errors import LabelError, SplitError
+from spectralmamba.files import numbers_or_none
+from spectralmamba.pixels import Pixels
+from spectralmamba.scenes.class_rasters import HIGHEST_ID
+from spectralmamba.scenes.palette import default_colors
+from spectralmamba.settings import Settings
+from spectralmamba.splits import Split
+from spectralmamba.transforms import InputTransform, learn_transform
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A scene's pixels as the network sees them.
+
+    Attributes:
+        pixels: Normalised spectra.
+        transform: What normalised them.
+        pairs: Positions `(m, 2)` of the neighbouring pixels that it was learned from.
+        count: Number of the pixels that it was learned from.
+    """
+
+    pixels: Pixels
+    transform: InputTransform
+    pairs: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What there is to learn.
+
+    Attributes:
+        normalised: The scene; the same object for tasks that learn it from the same pixels.
+        positions: Positions `(n,)` of the training pixels.
+        targets: Index of their class, `(n,)`.
+        classes: Class ids `(K,)`.
+    """
+
+    normalised: Normalised
+    positions: Tensor
+    targets: Tensor
+    classes: np.ndarray
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of the training pixels and their classes."""
+        digest = hashlib.sha256()
+        for tensor in (self.positions, self.targets):
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        return digest.hexdigest()
+
+
+def prepare(
+    pixels: Pixels, labels: xr.DataArray, splits: Mapping[int, Split | None], settings: Settings
+) -> dict[int, Task]:
+    """Make the task of each split.
+
+    Raises:
+        LabelError: Fewer than two classes to train on, or labels on another grid.
+        SplitError: A split is of another grid.
+    """
+    ids = np.asarray(labels.values)
+    if ids.shape != tuple(pixels.grid.shape):
+        raise LabelError("labels and scene have different shapes", found=ids.shape, expected=tuple(pixels.grid.shape))
+    scenes: dict[bytes, Normalised] = {}
+    tasks: dict[int, Task] = {}
+    for key, split in splits.items():
+        if split is not None and split.train.shape != ids.shape:
+            raise SplitError("split and labels have different shapes", found=split.train.shape, expected=ids.shape)
+        training = ids > 0 if split is None else split.train & (ids > 0)
+        positions, targets, classes = _training_pixels(pixels, ids, training)
+        area = statistics_area(training, split, settings)
+        name = area.tobytes()
+        if name not in scenes:
+            scenes[name] = _normalise(pixels, area, settings)
+        tasks[key] = Task(scenes[name], positions, targets, classes)
+    return tasks
+
+
+def _training_pixels(pixels: Pixels, ids: np.ndarray, training: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Return the positions of the training pixels, the index of their class and the class ids."""
+    positions = pixels.at(training)
+    rows, columns = pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy()
+    classes, targets = np.unique(ids[rows, columns], return_inverse=True)
+    if len(classes) < 2:
+        raise LabelError(
+            "there is nothing to tell apart in the training labels",
+            found=f"{len(classes)} class with valid pixels",
+            expected="at least 2",
+            remedy="Label a second class, or choose another split.",
+        )
+    if classes[-1] > HIGHEST_ID:
+        raise LabelError(
+            "a class id is too large for a map",
+            found=classes[-1],
+            expected=f"at most {HIGHEST_ID}",
+            remedy="Renumber the classes.",
+        )
+    return positions, torch.from_numpy(targets.reshape(-1)).to(positions.device), classes
+
+
+def _normalise(pixels: Pixels, area: np.ndarray, settings: Settings) -> Normalised:
+    statistics, pairs = pixels.at(area), pixels.neighbour_pairs(area)
+    transform = learn_transform(pixels.values, statistics, pairs, settings)
+    with torch.no_grad():
+        normalised = pixels.with_values(transform(pixels.values))
+    return Normalised(normalised, transform, pairs, len(statistics))
+
+
+def statistics_area(training: np.ndarray, split: Split | None, settings: Settings) -> np.ndarray:
+    """Return the mask `(H, W)` of the pixels that `settings.statistics_from` lets normalisation be learned from."""
+    if settings.statistics_from == "training pixels":
+        return training
+    if settings.statistics_from == "scene" or split is None:
+        return np.ones_like(training)
+    return split.training_side | training
+
+
+def make_card(
+    scene: xr.DataArray,
+    bands: np.ndarray,
+    labels: xr.DataArray,
+    task: Task,
+    split: Split | None,
+    settings: Settings,
+    checksum: str,
+) -> dict[str, Any]:
+    """Return the card of a classifier, without the size of its network."""
+    names, colors = labels.attrs.get("class_names", {}), labels.attrs.get("class_colors", {})
+    fallback = default_colors([int(id_) for id_ in task.classes])
+    return {
+        "format": FORMAT,
+        "classes": [
+            {"id": id_, "name": names.get(id_, f"class {id_}"), "color": colors.get(id_, fallback[id_])}
+            for id_ in map(int, task.classes)
+        ],
+        "bands": {
+            "count": scene.sizes["band"],
+            "used": [int(band) + 1 for band in bands],
+            "wavelength": numbers_or_none(scene["wavelength"].values),
+            "fwhm": numbers_or_none(scene["fwhm"].values),
+        },
+        "normalisation": {
+            "method": settings.normalisation,
+            "epsilon": settings.whitening_epsilon,
+            "statistics_from": settings.statistics_from,
+            "pixels": task.normalised.count,
+            "pairs": len(task.normalised.pairs),
+        },
+        "settings": settings.to_dict(),
+        "split": None if split is None else split.record,
+        "scores": None,
+        "versions": versions(),
+        "data": {
+            "file": Path(str(scene.attrs.get("source", "in memory"))).name,
+            "shape": [int(size) for size in scene.shape],
+            "sha256": checksum,
+        },
+        "model": {
+            "name": settings.model,
+            "preset": settings.preset,
+            "patch": settings.patch,
+            "options": settings.model_options,
+        },
+    }

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 import typer
 
 import cli_example
@@ -35,7 +36,7 @@ from cli_example import (
     temporary_files,
     write_tiff,
 )
-from spectralmamba import Settings, __version__
+from spectralmamba import Settings, __version__, classifier
 from spectralmamba.cli import app
 
 example, trained, one_thread = cli_example.example, cli_example.trained, cli_example.one_thread
@@ -184,6 +185,25 @@ def test_several_seeds_make_a_folder_each_and_a_summary(tmp_path: Path, example:
     before = (tmp_path / "out" / "report.html").read_bytes()
     assert command_line("report", tmp_path / "out").code == 0
     assert (tmp_path / "out" / "report.html").read_bytes() == before
+
+
+def test_seeds_that_train_together_give_what_they_give_one_after_the_other(
+    tmp_path: Path, example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for together in (False, True):
+        if together:
+            monkeypatch.setattr(classifier, "find_device", lambda _: torch.device("cuda"))  # training asks for its own
+        out = tmp_path / str(together)
+        answer = command_line(
+            "run", example.scene, example.labels, "--out", out, *QUICK, "--seeds", "0,1", "--device", "cpu"
+        )
+        assert answer.code == 0, answer
+        assert ("2 seeds train together" in answer.out) == together
+        files.append([(out / f"seed-{seed}" / "map.tif").read_bytes() for seed in (0, 1)])
+        assert len((out / "seed-1" / "log.jsonl").read_text().splitlines()) > 1
+    assert files[0] == files[1]
+    assert files[0][0] != files[0][1]
 
 
 def test_overwriting_deletes_only_what_a_run_writes(tmp_path: Path, example: Example) -> None:

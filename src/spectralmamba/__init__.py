@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spectralmamba.scenes import open_labels, open_scene, simulate_scene
     from spectralmamba.settings import Settings
     from spectralmamba.splits import Split, split_disjoint, split_masks, split_random
-    from spectralmamba.training import fit
+    from spectralmamba.training import fit, fit_seeds
 
 _HOMES = {
     "Classifier": "classifier",
@@ -30,6 +30,7 @@ _HOMES = {
     "create_model": "models",
     "evaluate": "evaluation",
     "fit": "training",
+    "fit_seeds": "training",
     "list_models": "models",
     "map_scene": "mapping",
     "open_labels": "scenes",
@@ -49,6 +50,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "fit",
+    "fit_seeds",
     "list_models",
     "map_scene",
     "open_labels",

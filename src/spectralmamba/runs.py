@@ -8,8 +8,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -28,7 +28,7 @@ from spectralmamba.report import write_report, write_summary_report
 from spectralmamba.scenes.summary import class_spectra, write_overview
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
-from spectralmamba.training import Progress, fit
+from spectralmamba.training import Progress, fit_seeds
 
 _LOG_LINES = 200
 
@@ -68,33 +68,16 @@ class Run:
         Raises:
             SettingsError: The training in the folder has other settings or another split; or as `fit` does.
         """
-        if resume:
-            self._check_same(settings, split)
-        if resume and self.model.is_file():
-            self.seconds["train"] = self._logged_seconds()
-            return Classifier.load(self.model, device)
-        with self._timed("train"):
-            settings.save(self.folder / "settings.toml")
-            if split is not None:
-                split.with_patch(settings.patch).save(self.folder / "split.tif", labels)
-            with _Log(self.folder / "log.jsonl", resume, on_step) as log:
-                classifier = fit(
-                    scene,
-                    labels,
-                    split,
-                    settings,
-                    device=device,
-                    on_step=log,
-                    checkpoint=self.folder / "checkpoint.safetensors",
-                    resume=resume and (self.folder / "checkpoint.safetensors").is_file(),
-                )
-        write_overview(scene, self.folder / "overview.tif")
-        write_json(
-            self.folder / "spectra.json",
-            class_spectra(scene, labels, labels.values > 0 if split is None else split.train),
-        )
-        classifier.save(self.model)
-        return classifier
+        return train_runs(
+            {settings.seed: self},
+            scene,
+            labels,
+            {settings.seed: split},
+            settings,
+            device=device,
+            resume=resume,
+            on_step=None if on_step is None else lambda _, progress: on_step(progress),
+        )[settings.seed]
 
     def map(
         self, classifier: Classifier, scene: xr.DataArray, on_tile: Callable[[int, int], None] | None = None
@@ -131,6 +114,23 @@ class Run:
         """Write `report.html` from what the folder holds."""
         return write_report(self.folder)
 
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def _begin(self, labels: xr.DataArray, split: Split | None, settings: Settings) -> None:
+        settings.save(self.folder / "settings.toml")
+        if split is not None:
+            split.with_patch(settings.patch).save(self.folder / "split.tif", labels)
+
+    def _finish(self, scene: xr.DataArray, labels: xr.DataArray, split: Split | None, classifier: Classifier) -> None:
+        write_overview(scene, self.folder / "overview.tif")
+        write_json(
+            self.folder / "spectra.json",
+            class_spectra(scene, labels, labels.values > 0 if split is None else split.train),
+        )
+        classifier.save(self.model)
+
     def _check_same(self, settings: Settings, split: Split | None) -> None:
         kept_settings, kept_split = self.folder / "settings.toml", self.folder / "split.tif"
         remedy = "Give the same ones, choose another folder with --out, or begin anew with --overwrite."
@@ -163,6 +163,73 @@ class Run:
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start
+
+
+def train_runs(
+    runs: Mapping[int, Run],
+    scene: xr.DataArray,
+    labels: xr.DataArray,
+    splits: Mapping[int, Split | None],
+    settings: Settings,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    on_step: Callable[[int, Progress], None] | None = None,
+) -> dict[int, Classifier]:
+    """Train several seeds, on a GPU together, and keep in each one's folder what `Run.train` keeps.
+
+    Time that seeds spent together is divided evenly among them.
+
+    Args:
+        runs: The folder of each seed.
+        scene: `(band, y, x)`.
+        labels: `(y, x)` class ids.
+        splits: Which labelled pixels train with each seed.
+        settings: Hyper-parameters but for the seed.
+        device: As `fit` takes it.
+        resume: Whether finished trainings are only loaded, and unfinished ones go on from their checkpoint.
+        on_step: Called with the seed for every step.
+
+    Raises:
+        SettingsError: The training in a folder has other settings or another split; or as `fit` does.
+    """
+    classifiers: dict[int, Classifier] = {}
+    for seed, run in runs.items():
+        if resume:
+            run._check_same(settings.replace(seed=seed), splits[seed])
+        if resume and run.model.is_file():
+            run.seconds["train"] = run._logged_seconds()
+            classifiers[seed] = Classifier.load(run.model, device)
+    missing = {seed: run for seed, run in runs.items() if seed not in classifiers}
+    if not missing:
+        return classifiers
+    start = time.perf_counter()
+    with ExitStack() as logs:
+        listeners: dict[int, _Log] = {}
+        for seed, run in missing.items():
+            run._begin(labels, splits[seed], settings.replace(seed=seed))
+            listeners[seed] = logs.enter_context(_Log(run.folder / "log.jsonl", resume))
+
+        def listen(seed: int, progress: Progress) -> None:
+            listeners[seed](progress)
+            if on_step is not None:
+                on_step(seed, progress)
+
+        trained = fit_seeds(
+            scene,
+            labels,
+            {seed: splits[seed] for seed in missing},
+            settings,
+            device=device,
+            on_step=listen,
+            checkpoints={seed: run._checkpoint for seed, run in missing.items()},
+            resume=resume,
+        )
+    spent = (time.perf_counter() - start) / len(missing)
+    for seed, classifier in trained.items():
+        runs[seed].seconds["train"] = spent
+        runs[seed]._finish(scene, labels, splits[seed], classifier)
+    return classifiers | trained
 
 
 def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False) -> Path:
@@ -263,8 +330,8 @@ def _crs(scene: xr.DataArray) -> str | None:
 class _Log:
     """Writes a line of `log.jsonl` every few steps; going on drops the lines after the checkpoint."""
 
-    def __init__(self, path: Path, resume: bool, on_step: Callable[[Progress], None] | None) -> None:
-        self._path, self._resume, self._on_step = path, resume and path.is_file(), on_step
+    def __init__(self, path: Path, resume: bool) -> None:
+        self._path, self._resume = path, resume and path.is_file()
         self._start = time.perf_counter()
         self._file: TextIO | None = None
 
@@ -279,8 +346,6 @@ class _Log:
             line["seconds"] = round(time.perf_counter() - self._start, 3)
             file.write(json.dumps({key: _json_number(value) for key, value in line.items()}) + "\n")
             file.flush()
-        if self._on_step is not None:
-            self._on_step(progress)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spectralmamba.evaluation import Scores
     from spectralmamba.settings import Settings
     from spectralmamba.splits import Split
+    from spectralmamba.training import Progress
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,6 @@ class PreparedRun:
     labels: xr.DataArray
     split: Split | None
     settings: Settings
-    device: str
-    resume: bool
-
-    def train(self) -> Classifier:
-        """Say what trains and tests, and train with a progress bar."""
-        console.print(split_in_words(self.split, self.settings.patch))
-        with training_bar(self.settings.steps) as on_step:
-            return self.run.train(
-                self.scene,
-                self.labels,
-                self.split,
-                self.settings,
-                device=self.device,
-                resume=self.resume,
-                on_step=on_step,
-            )
 
     def evaluate(self, classifier: Classifier) -> Scores:
         """Score the classifier on the split's test pixels."""
@@ -53,7 +38,44 @@ class PreparedRun:
         return self.run.evaluate(classifier, self.scene, self.labels, self.split)
 
 
-def prepared_runs(options: dict[str, Any], scored: bool = False) -> Iterator[PreparedRun]:
+def trained_runs(options: dict[str, Any], scored: bool = False) -> Iterator[tuple[PreparedRun, Classifier]]:
+    """Prepare runs and train them: one when its turn comes, or on a GPU all of them together before the first is returned."""
+    from spectralmamba.classifier import find_device
+    from spectralmamba.runs import train_runs
+
+    runs = _prepared_runs(options, scored)
+    together = len(runs) > 1 and find_device(options["device"]).type == "cuda"
+    for part in [runs] if together else [[run] for run in runs]:
+        first = part[0]
+        if together:
+            console.print(f"{len(part)} seeds train together.")
+        elif len(runs) > 1:
+            console.rule(f"seed {first.settings.seed}")
+        if not together:
+            console.print(split_in_words(first.split, first.settings.patch))
+        with training_bar(first.settings.steps) as show:
+            classifiers = train_runs(
+                {run.settings.seed: run.run for run in part},
+                first.scene,
+                first.labels,
+                {run.settings.seed: run.split for run in part},
+                first.settings,
+                device=options["device"],
+                resume=options["resume"],
+                on_step=show and _without_seed(show),
+            )
+        for run in part:
+            if together:
+                console.rule(f"seed {run.settings.seed}")
+                console.print(split_in_words(run.split, run.settings.patch))
+            yield run, classifiers[run.settings.seed]
+
+
+def _without_seed(show: Callable[[Progress], None]) -> Callable[[int, Progress], None]:
+    return lambda _, progress: show(progress)
+
+
+def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
     """Check everything that can be wrong, then make one folder a seed."""
     settings = _settings(options)
     seeds = _seeds(options, settings)
@@ -73,16 +95,13 @@ def prepared_runs(options: dict[str, Any], scored: bool = False) -> Iterator[Pre
     network = {"name": settings.model, "patch": settings.patch, "preset": settings.preset}
     build_network(network | {"options": settings.model_options}, bands=int(scene["good"].values.sum()), classes=2)
     folder = prepare_folder(options["out"], overwrite=options["overwrite"], resume=options["resume"])
-    for seed in seeds:
-        if len(seeds) > 1:
-            console.rule(f"seed {seed}")
-        several = options["seeds"] is not None
-        place = folder
-        if several:
-            place = prepare_folder(folder / f"seed-{seed}", overwrite=options["overwrite"], resume=options["resume"])
-        yield PreparedRun(
-            Run(place), scene, labels, splits[seed], settings.replace(seed=seed), options["device"], options["resume"]
-        )
+    places = {seed: folder for seed in seeds}
+    if options["seeds"] is not None:
+        places = {
+            seed: prepare_folder(folder / f"seed-{seed}", overwrite=options["overwrite"], resume=options["resume"])
+            for seed in seeds
+        }
+    return [PreparedRun(Run(places[seed]), scene, labels, splits[seed], settings.replace(seed=seed)) for seed in seeds]
 
 
 def _settings(options: dict[str, Any]) -> Settings:

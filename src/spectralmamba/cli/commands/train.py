@@ -19,7 +19,7 @@ from spectralmamba.cli.options import (
     SceneFile,
     Variable,
 )
-from spectralmamba.cli.prepare import prepared_runs
+from spectralmamba.cli.prepare import trained_runs
 from spectralmamba.cli.show import console, pixel_bar, print_scores, print_summary, say_files
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def train(
     test_mask: Annotated[Path | None, typer.Option(help="Raster that is not 0 where labels test (masks).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of split and training.", min=0, show_default="0")] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Several seeds, such as 0,1,2: a folder for each, and their mean ± sd.")
+        str | None,
+        typer.Option(
+            help="Several seeds, such as 0,1,2: a folder for each, and their mean ± sd; on a GPU they train together."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -109,8 +112,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in the folder.")] = False,
 ) -> None:
     """Train a classifier and keep it with its split, settings and log in a folder."""
-    for run in prepared_runs(locals()):
-        run.train()
+    for run, _ in trained_runs(locals()):
         say_files(Classifier=run.run.model)
 
 
@@ -126,8 +128,7 @@ def run_all(**options: Any) -> None:
     """Do it all: train, evaluate, map and report, in one folder."""
     scores: dict[int, Scores] = {}
     folder = options["out"]
-    for run in prepared_runs(options, scored=True):
-        classifier = run.train()
+    for run, classifier in trained_runs(options, scored=True):
         with pixel_bar("map") as advance:
             files = run.run.map(classifier, run.scene, advance)
         if not files.georeferenced:

@@ -540,7 +540,8 @@ def _section(lines: list[dict[str, Any]]) -> Iterator[str]:
         "gate; A, D and the bias are float32, everything else has the dtype of the row. The backward gives the gradients of u, "
         "Δ, A, B, C, D and the bias. “spectralmamba” is the backend that `auto` takes, “eager loop” the definition, "
         "“compiled loop” the same through `torch.compile`. mamba-ssm gets its inputs in its own layout; turning them is not "
-        "timed."
+        "timed. flash-linear-attention has no such operator: its gates decay a state alike for all channels, here each channel "
+        "and state has a decay of its own."
     )
     for machine in dict.fromkeys(line["machine"] for line in lines):
         of_machine = [line for line in lines if line["machine"] == machine]

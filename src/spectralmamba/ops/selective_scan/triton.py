@@ -416,11 +416,13 @@ def _backward_kernel(
         y0_next, y1_next = _load_pair(grad_y, grad_y_token, row, other, e, e_there, EVEN)
         B0_next, B1_next = _load_pair(B, B_token, row, other, n, n_there, EVEN)
         C0_next, C1_next = _load_pair(C, C_token, row, other, n, n_there, EVEN)
+        before_next = tl.load(kept_ptr + (pairs - 1) * size + own)
         for back in range(0, pairs):
             pair = pairs - 1 - back
             t = first + pair * 2
             both = t + 1 < end
-            before = tl.load(kept_ptr + pair * size + own)
+            before = before_next
+            before_next = tl.load(kept_ptr + tl.maximum(pair - 1, 0) * size + own)
             u0, u1, B0, B1, C0, C1 = u0_next, u1_next, B0_next, B1_next, C0_next, C1_next
             raw0, raw1, y0, y1 = raw0_next + bias, raw1_next + bias, y0_next, tl.where(both, y1_next, 0.0)
             row = tl.maximum(t - 2, first)

@@ -43,10 +43,11 @@ class GatedMerging(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         """Merge patches."""
-        # Channels last, where a CPU convolves faster; no copy if they are already.
-        patch = patch.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        gate = torch.sigmoid(self.pointwise(self.depthwise(patch)))  # (B, L, P, P)
-        return (gate * patch).sum((2, 3)) * (2 / (patch.shape[2] * patch.shape[3]))
+        # Channels last, where a CPU convolves faster, and a pointwise convolution is a matrix product; no copy if they are already.
+        patch = patch.permute(0, 2, 3, 1).contiguous()  # (B, P, P, L)
+        mixed = self.depthwise(patch.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        gate = torch.sigmoid(linear(mixed, self.pointwise.weight.flatten(1), self.pointwise.bias))
+        return (gate * patch).sum((1, 2)) * (2 / (patch.shape[1] * patch.shape[2]))
 
 
 class PieceEmbedding(nn.Module):

@@ -5,6 +5,7 @@ The operator has batches in G equal groups with an A, D and bias each: what `tor
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable
@@ -249,6 +250,13 @@ scan.register_autograd(
     lambda ctx, grad_y, grad_last: _gradients(ctx, scan_backward, grad_y, grad_last), setup_context=_setup_context
 )
 scan_backward.register_autograd(_refuse_second_derivative)
+
+
+for _function in (
+    _scan,
+    _scan_backward,
+):  # torch looks at it in every call; made anew it takes longer than a small scan
+    _function.__signature__ = inspect.signature(_function)  # pyright: ignore[reportFunctionMemberAccess]
 
 
 class _Scan(torch.autograd.Function):

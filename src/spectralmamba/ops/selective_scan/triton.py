@@ -457,6 +457,11 @@ def _backward_kernel(
     tl.store(sums_ptr + (states + 1) * channels + e, grad_bias, mask=e_there)
 
 
+def _ceil(dividend: int, divisor: int) -> int:
+    """Divide and round up; triton.cdiv takes microseconds."""
+    return -(-dividend // divisor)
+
+
 @lru_cache
 def _processors(device: torch.device) -> int:
     """Return how many multiprocessors a device has; the interpreter is given few, so that its programs loop, too."""
@@ -495,8 +500,8 @@ class _Launch:
         self.processors = _processors(u.device)
         waste = -self.channels % block
         self.block = block if waste * 8 <= self.channels and self.batch > self.processors else 32
-        self.blocks = triton.cdiv(self.channels, self.block)
-        block_n = triton.next_power_of_2(self.states)
+        self.blocks = _ceil(self.channels, self.block)
+        block_n = 1 << (self.states - 1).bit_length()
         self.options: dict[str, Any] = {
             "SOFTPLUS": softplus,
             "HAS_BIAS": delta_bias is not None,
@@ -511,9 +516,9 @@ class _Launch:
 
     def chunks(self, longest: int) -> tuple[int, int]:
         """Return how many chunks a sequence is cut into, and their tokens."""
-        wanted = triton.cdiv(_WANTED * self.processors, self.batch * self.blocks)
-        size = min(max(_SHORTEST_CHUNK, triton.cdiv(self.tokens, wanted)), longest, self.tokens)
-        return triton.cdiv(self.tokens, size), size
+        wanted = _ceil(_WANTED * self.processors, self.batch * self.blocks)
+        size = min(max(_SHORTEST_CHUNK, _ceil(self.tokens, wanted)), longest, self.tokens)
+        return _ceil(self.tokens, size), size
 
     def scan(
         self,
@@ -540,7 +545,7 @@ class _Launch:
         """Make the chunks' ends `(B, chunks, N, E)` their starts; return what the last one ends with, `(B, N, E)`."""
         result = self.empty(self.batch, self.states, self.channels)
         kernel: Any = _carry_kernel
-        kernel[(self.batch, triton.cdiv(self.channels * self.states, 128))](
+        kernel[(self.batch, _ceil(self.channels * self.states, 128))](
             ends, steps, self.A, carried, result, ends.shape[1], self.channels, self.states, self.group_size,
             HAS_CARRIED=carried is not None, REVERSE=reverse, BLOCK=128, num_warps=4,
         )  # fmt: skip
@@ -617,7 +622,7 @@ def backward(
         start, steps, _ = launch.starts(start, chunks, chunk_tokens)
         carried, end = end, launch.reverse(grad_y, chunks, chunk_tokens)
         grad_start = launch.carry(end, steps, carried, reverse=True)
-    running = triton.cdiv(_RUNNING * launch.processors, launch.blocks * launch.groups)
+    running = _ceil(_RUNNING * launch.processors, launch.blocks * launch.groups)
     programs = min(launch.group_size * chunks, running)
     grad_u, grad_delta = (torch.empty(tensor.shape, dtype=tensor.dtype, device=u.device) for tensor in (u, delta))
     grad_BC = launch.empty(2, launch.blocks, launch.batch, launch.tokens, launch.states)

@@ -88,24 +88,24 @@ def contestants(patch: int, mamba_ssm: Path | None) -> dict[str, Callable[[], fl
 
 
 def table(times: dict[str, list[float]]) -> list[str]:
-    """Lay out medians, and how many times faster per seed each is than the loop and than one recorded seed after the other."""
-    names = list(times)
-    recorded = f"recorded, {TOGETHER[0]} seed together"
+    """Lay out medians, and how many times faster per seed each is than others."""
+    others = [next(iter(times)), "launched one by one, this scan", f"recorded, {TOGETHER[0]} seed together"]
     rows = [
-        "| step | ms | steps a second and seed | against the loop | against recorded seeds in turn |",
-        "| --- | --- | --- | --- | --- |",
+        "| step | ms | ms a seed | against the loop | against this scan, launched | against one recorded seed after the other |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name in names:
+    for name in times:
         seeds = next((count for count in TOGETHER if name.startswith(f"recorded, {count} ")), 1)
-        cells = [name, f"{statistics.median(times[name]):.3f}", f"{1e3 / statistics.median(times[name]):.0f}"]
-        cells += [_ratio(times[other], times[name], seeds) for other in (names[0], recorded)]
+        median = statistics.median(times[name])
+        cells = [name, f"{median:.3f}", f"{median / seeds:.3f}"]
+        cells += [_ratio(times[other], times[name], seeds) for other in others]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
 def _ratio(others: list[float], these: list[float], seeds: int) -> str:
     ratios = [seeds * other / this for other, this in zip(others, these, strict=True)]
-    return f"{statistics.median(ratios):.1f}× ({min(ratios):.1f} to {max(ratios):.1f})"
+    return f"{statistics.median(ratios):.3g}× ({min(ratios):.3g} to {max(ratios):.3g})"
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ UTM, NORTH_UP = "EPSG:32633", Affine(10, 0, 390_000, 0, -10, 5_820_000)
 ENVI_TYPES = {"u1": 1, "i2": 2, "f4": 4}
 # A network of a few thousand parameters; what is tested here does not depend on its size.
 SMALL = ("--patch", "1", "--set", "batch_size=8", "--set", "model_options.width=8", "--set", "model_options.states=2")
-QUICK = (*SMALL, "--steps", "3")
+ONE_TRAINING = ("--set", "self_training_rounds=0")
+QUICK = (*SMALL, *ONE_TRAINING, "--steps", "3")
 
 
 @dataclass(frozen=True)

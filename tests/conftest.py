@@ -53,7 +53,7 @@ def small_split(small_labels: xr.DataArray) -> Split:
 @pytest.fixture(scope="session")
 def quick() -> Settings:
     """A training of a fraction of a second; it learns next to nothing."""
-    return Settings(steps=6, patch=3, batch_size=8)
+    return Settings(steps=6, patch=3, batch_size=8, self_training_rounds=0)
 
 
 @pytest.fixture(scope="session")

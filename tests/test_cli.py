@@ -24,6 +24,7 @@ import typer
 
 import cli_example
 from cli_example import (
+    ONE_TRAINING,
     QUICK,
     SMALL,
     UTM,
@@ -42,7 +43,7 @@ from spectralmamba.cli import app
 example, trained, one_thread = cli_example.example, cli_example.trained, cli_example.one_thread
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-LONG = (*SMALL, "--steps", "300")  # more than the steps between two checkpoints
+LONG = (*SMALL, *ONE_TRAINING, "--steps", "300")  # more than the steps between two checkpoints
 RUN_FILES = {
     "log.jsonl",
     "map.tif",
@@ -500,7 +501,7 @@ def test_ctrl_c_while_mapping_leaves_no_map(
 
 def test_a_terminal_shows_step_loss_rate_and_time_left(tmp_path: Path, example: Example) -> None:
     screen, terminal = pty.openpty()
-    words = ("run", example.scene, example.labels, "--out", tmp_path / "out", *SMALL, "--steps", 40)
+    words = ("run", example.scene, example.labels, "--out", tmp_path / "out", *SMALL, *ONE_TRAINING, "--steps", 40)
     process = start_program(*words, stdout=terminal, stderr=terminal, stdin=terminal)
     os.close(terminal)
     shown = read_terminal(screen)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spectralmamba.scenes import open_labels, open_scene, simulate_scene
     from spectralmamba.settings import Settings
     from spectralmamba.splits import Split, split_disjoint, split_masks, split_random
-    from spectralmamba.training import fit, fit_seeds
+    from spectralmamba.training import fit, fit_seeds, recommend_settings
 
 _HOMES = {
     "Classifier": "classifier",
@@ -35,6 +35,7 @@ _HOMES = {
     "map_scene": "mapping",
     "open_labels": "scenes",
     "open_scene": "scenes",
+    "recommend_settings": "training",
     "simulate_scene": "scenes",
     "split_disjoint": "splits",
     "split_masks": "splits",
@@ -55,6 +56,7 @@ __all__ = [
     "map_scene",
     "open_labels",
     "open_scene",
+    "recommend_settings",
     "simulate_scene",
     "split_disjoint",
     "split_masks",

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from spectralmamba.scenes.scene import row_blocks
 
+_PATCHES = 4096  # gathered at a time
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -105,6 +107,12 @@ class Pixels:
         for tensor in (self.rows, self.columns, self.values):
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         return digest.hexdigest()
+
+
+def patch_means(pixels: Pixels, positions: Tensor, patch: int) -> Tensor:
+    """Return the mean spectra `(m, L)` of the patches around the positions `(m,)`."""
+    parts = [pixels.gathered(pixels.neighbourhoods(part, patch)).mean(1) for part in positions.split(_PATCHES)]
+    return torch.cat(parts) if parts else pixels.values[:0]
 
 
 def as_input(spectra: Tensor) -> Tensor:

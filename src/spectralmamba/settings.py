@@ -61,7 +61,7 @@ class Settings:
     """Standard deviation of noise added to every value."""
     neighbour_difference: float = 0.7
     """Factor of the spectral difference of a random pair of neighbouring pixels that is added to the whole patch."""
-    class_difference: float = 2.0
+    class_difference: float = 0.0
     """Factor, drawn from ± this, of the difference of two training patches' means of one class that is added to the whole patch."""
     band_dropout: float = 0.1
     """Probability of a block of bands to be set to zero."""
@@ -70,11 +70,21 @@ class Settings:
     mixup: float = 0.0
     """α of mixup's Beta(α, α) (Zhang et al. 2018, arXiv 1710.09412); 0 is none."""
 
+    self_training_rounds: int = 2
+    """Rounds in which teachers label pixels of the training side that they are sure of, for the classifier to learn; 0 is none."""
+    teacher_patch: int = 7
+    """P of the widest teacher; 3 × 3 and a linear discriminant of patch means stand beside it if it is wider than 3."""
+    pseudo_labels: int = 100
+    """Training pixels that teachers fill each class up to."""
+    pseudo_confidence: float = 0.6
+    """Mean probability that teachers must give a pixel to label it."""
+
     def __post_init__(self) -> None:
         for entry in fields(self):
             object.__setattr__(self, entry.name, _checked_type(entry.name, getattr(self, entry.name)))
-        if self.patch < 1 or self.patch % 2 == 0:
-            raise SettingsError("the patch has no centre pixel", found=self.patch, expected="an odd width: 1, 3, 5, …")
+        for patch in (self.patch, self.teacher_patch):
+            if patch < 1 or patch % 2 == 0:
+                raise SettingsError("the patch has no centre pixel", found=patch, expected="an odd width: 1, 3, 5, …")
         for name, allowed in _CHOICES.items():
             _check(name, getattr(self, name), getattr(self, name) in allowed, " or ".join(map(repr, allowed)))
         for name, (least, most) in _RANGES.items():
@@ -163,6 +173,9 @@ _RANGES = {
     "band_dropout": (0, 0.99),
     "band_block": (1, math.inf),
     "mixup": (0, math.inf),
+    "self_training_rounds": (0, 100),
+    "pseudo_labels": (1, math.inf),
+    "pseudo_confidence": (0, 1),
 }
 _TYPES = get_type_hints(Settings)
 

@@ -42,7 +42,7 @@ def splits(small_labels: xr.DataArray) -> dict[int, Split]:
 
 @pytest.fixture
 def tiny() -> Settings:
-    return Settings(steps=3, patch=1, batch_size=3)
+    return Settings(steps=3, patch=1, batch_size=3, self_training_rounds=0)
 
 
 @pytest.fixture(autouse=True)

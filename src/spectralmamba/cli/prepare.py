@@ -77,7 +77,7 @@ def _without_seed(show: Callable[[Progress], None]) -> Callable[[int, Progress],
 
 def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
     """Check everything that can be wrong, then make one folder a seed."""
-    settings = _settings(options)
+    settings = _settings(options, _base(options))
     seeds = _seeds(options, settings)
     check_split_options(options, scored)
     if options["overwrite"] and options["resume"]:
@@ -88,6 +88,10 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
     _check_patch(settings.patch, scene)
     labels = open_labels_aloud(options, scene)
     splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}
+    if options["settings"] is None:
+        patch, settings = settings.patch, _recommended(options, scene, labels, splits[seeds[0]])
+        if settings.patch != patch:
+            splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}
     from spectralmamba.classifier import build_network, find_device
     from spectralmamba.runs import Run, prepare_folder
 
@@ -104,10 +108,25 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
     return [PreparedRun(Run(places[seed]), scene, labels, splits[seed], settings.replace(seed=seed)) for seed in seeds]
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _base(options: dict[str, Any]) -> Settings:
+    """Return what options change: the settings of a file, or the defaults."""
     from spectralmamba.settings import Settings
 
-    settings = Settings() if options["settings"] is None else Settings.load(options["settings"])
+    return Settings() if options["settings"] is None else Settings.load(options["settings"])
+
+
+def _recommended(options: dict[str, Any], scene: xr.DataArray, labels: xr.DataArray, split: Split | None) -> Settings:
+    """Return what is recommended for the scene, changed by the options, and say why."""
+    from spectralmamba.training import recommend_settings
+
+    recommendation = recommend_settings(scene, labels, split)
+    for reason in recommendation.reasons:
+        console.print(f"Recommended: {escape(reason)}")
+    return _settings(options, recommendation.settings)
+
+
+def _settings(options: dict[str, Any], settings: Settings) -> Settings:
+    """Change settings as the options say."""
     changes: dict[str, Any] = {
         name: options[name] for name in ("model", "preset", "patch", "steps") if options[name] is not None
     }

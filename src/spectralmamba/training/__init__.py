@@ -5,8 +5,17 @@ several seeds at once on a GPU. `draws` has the random numbers, `schedule` and `
 """
 
 from spectralmamba.training.fitting import fit, fit_seeds
+from spectralmamba.training.recommend import Recommendation, recommend_settings
 from spectralmamba.training.schedule import one_cycle
 from spectralmamba.training.state import Progress
 from spectralmamba.training.task import statistics_area
 
-__all__ = ["Progress", "fit", "fit_seeds", "one_cycle", "statistics_area"]
+__all__ = [
+    "Progress",
+    "Recommendation",
+    "fit",
+    "fit_seeds",
+    "one_cycle",
+    "recommend_settings",
+    "statistics_area",
+]

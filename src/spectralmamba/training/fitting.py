@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import xarray as xr
+from torch import nn
 
 from spectralmamba.classifier import Classifier, build_network, exact_convolutions, find_device
 from spectralmamba.errors import SceneError, TrainingInterrupted
@@ -23,9 +25,12 @@ from spectralmamba.ops.selective_scan.operator import triton_kernels
 from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
+from spectralmamba.tensor_files import under_prefix
+from spectralmamba.training.recommend import recommend_settings
+from spectralmamba.training.self_training import Pupil, Stage, plan
 from spectralmamba.training.single import SingleSteps
-from spectralmamba.training.state import Progress, Training
-from spectralmamba.training.task import make_card, prepare
+from spectralmamba.training.state import Checkpoint, Keeper, Progress, Training
+from spectralmamba.training.task import Task, describe_model, make_card, prepare
 
 _CHECKPOINT_EVERY = 250
 
@@ -51,7 +56,7 @@ def fit(
         scene: `(band, y, x)`, from `open_scene`.
         labels: `(y, x)` class ids, 0 unlabelled, from `open_labels`.
         split: Which labelled pixels train; all of them if None. Test labels are not looked at.
-        settings: Hyper-parameters; the defaults if None.
+        settings: Hyper-parameters; what `recommend_settings` gives if None.
         device: "auto" (a GPU if there is one), or torch's name of a device.
         on_step: Called for every step; on a GPU for some steps at once.
         checkpoint: File to keep the state in, every few hundred steps and on Ctrl-C; it is removed at the end.
@@ -65,7 +70,7 @@ def fit(
         SplitError: The split is of another grid.
         TrainingInterrupted: Ctrl-C; the checkpoint was written.
     """
-    settings = (settings or Settings()).replace(**changes)
+    settings = (settings or recommend_settings(scene, labels, split).settings).replace(**changes)
     seed = settings.seed
     listener = None if on_step is None else lambda _, progress: on_step(progress)
     checkpoints = {} if checkpoint is None else {seed: Path(checkpoint)}
@@ -93,7 +98,7 @@ def fit_seeds(
         scene: `(band, y, x)`, from `open_scene`.
         labels: `(y, x)` class ids, 0 unlabelled, from `open_labels`.
         splits: The seeds, and which labelled pixels train with each; all of them if None.
-        settings: Hyper-parameters but for the seed; the defaults if None.
+        settings: Hyper-parameters but for the seed; what `recommend_settings` gives for the first split if None.
         device: "auto" (a GPU if there is one), or torch's name of a device.
         on_step: Called with the seed for every step; on a GPU for some steps at once.
         checkpoints: As `fit` has one, by seed.
@@ -103,7 +108,8 @@ def fit_seeds(
     Raises:
         SpectralMambaError: As `fit` does.
     """
-    settings = (settings or Settings()).replace(**changes)
+    first = next(iter(splits.values()), None)
+    settings = (settings or recommend_settings(scene, labels, first).settings).replace(**changes)
     files = {seed: Path(file) for seed, file in (checkpoints or {}).items()}
     resumed = {seed for seed, file in files.items() if resume and file.is_file()}
     return _fit(scene, labels, splits, settings, device, on_step, files, resumed)
@@ -127,27 +133,83 @@ def _fit(
     pixels = Pixels.from_scene(scene, bands, target)
     checksum = pixels.checksum()
     tasks = prepare(pixels, labels, splits, settings)
-    cards, trainings = {}, []
-    with _own_randomness(target):
-        sizes: dict[int, ModelSize] = {}
-        for seed, task in tasks.items():
-            of_seed = settings.replace(seed=seed)
-            card = cards[seed] = make_card(scene, bands, labels, task, splits[seed], of_seed, checksum)
-            torch.manual_seed(seed)
-            network = build_network(card["model"], len(bands), len(task.classes)).to(target)
-            size = sizes.get(len(task.classes)) or model_size(network, len(bands), settings.patch)
-            sizes[len(task.classes)] = size
-            card["model"] |= {"parameters": size.parameters, "multiply_accumulates": size.multiply_accumulates}
-            listener = None if on_step is None else _of_seed(seed, on_step)
-            training = Training(network, task, of_seed, checksum, checkpoints.get(seed), listener)
-            if seed in resumed:
-                training.restore()
-            trainings.append(training)
-        _train(trainings)
-    return {
-        seed: Classifier(training.network.eval(), copy.deepcopy(tasks[seed].normalised.transform), cards[seed])
-        for seed, training in zip(tasks, trainings, strict=True)
+    stages = plan(settings, list(tasks.values()))
+    runs = {
+        seed: _Run(
+            settings.replace(seed=seed),
+            task,
+            stages,
+            checksum,
+            checkpoints.get(seed),
+            None if on_step is None else _of_seed(seed, on_step),
+        )
+        for seed, task in tasks.items()
     }
+    for seed in resumed:
+        runs[seed].resume()
+    with _own_randomness(target):
+        for number, stage in enumerate(stages):
+            trainings = {seed: run.training(stage) for seed, run in runs.items() if run.pupil.stage == number}
+            _train(list(trainings.values()), keep=len(runs) > 1)
+            for seed, training in trainings.items():
+                runs[seed].finish(training, stage)
+    for file in checkpoints.values():
+        file.unlink(missing_ok=True)
+    sizes: dict[int, ModelSize] = {}
+    classifiers: dict[int, Classifier] = {}
+    for seed, run in runs.items():
+        task, network, classes = run.task, run.network, len(run.task.classes)
+        card = make_card(scene, bands, labels, task, splits[seed], run.settings, checksum)
+        size = sizes.get(classes) or model_size(network, len(bands), settings.patch)
+        sizes[classes] = size
+        card["model"] |= {"parameters": size.parameters, "multiply_accumulates": size.multiply_accumulates}
+        card["self_training"] = run.pupil.record(stages)
+        classifiers[seed] = Classifier(network.eval(), copy.deepcopy(task.normalised.transform), card)
+    return classifiers
+
+
+class _Run:
+    """One seed's way through the stages."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task,
+        stages: list[Stage],
+        checksum: str,
+        checkpoint: Path | None,
+        listener: Callable[[Progress], None] | None,
+    ) -> None:
+        self.settings, self.task, self.pupil = settings, task, Pupil(task, settings)
+        identity = {"settings": settings.to_dict(), "data": checksum, "labels": task.checksum()}
+        self._keeper = Keeper(checkpoint, listener, identity, stages=len(stages))
+        self._kept: Checkpoint | None = None
+        self.network: nn.Module
+
+    def resume(self) -> None:
+        """Go on from the checkpoint."""
+        self._kept = Checkpoint.load(self._keeper.checkpoint, self._keeper.identity)
+        self.pupil.restore(self._kept.stage, under_prefix("pupil.", self._kept.tensors))
+
+    def training(self, stage: Stage) -> Training:
+        """Return the training of the next stage."""
+        pixels, classes = self.task.normalised.pixels, len(self.task.classes)
+        settings = self.settings.replace(patch=stage.patch)
+        torch.manual_seed(settings.seed)
+        network = build_network(describe_model(settings), pixels.values.shape[1], classes).to(pixels.values.device)
+        keeper = dataclasses.replace(self._keeper, stage=self.pupil.stage, tensors=self.pupil.tensors())
+        training = Training(network, self.pupil.lesson(), settings, keeper)
+        if self._kept is not None:
+            training.restore(self._kept)
+            self._kept = None
+        return training
+
+    def finish(self, training: Training, stage: Stage) -> None:
+        """Take what a stage has trained."""
+        if stage.last:
+            self.network = training.network
+        else:
+            self.pupil.learned(training.network, stage)
 
 
 def _of_seed(seed: int, on_step: Callable[[int, Progress], None]) -> Callable[[Progress], None]:
@@ -176,6 +238,8 @@ class Steps(Protocol):
 
 def _steps(trainings: list[Training]) -> Iterator[Steps]:
     """Divide trainings into those that are done together."""
+    if not trainings:
+        return
     device = trainings[0].device
     if device.type != "cuda" or triton_kernels(device) is None:
         yield from map(SingleSteps, trainings)
@@ -210,19 +274,16 @@ def _together(group: list[Training]) -> Iterator[Steps]:
         yield from map(SingleSteps, group)
 
 
-def _train(trainings: list[Training]) -> None:
-    """Train to the end; of several, checkpoints stay until all are done."""
+def _train(trainings: list[Training], keep: bool) -> None:
+    """Train to the end, and keep the last state where other seeds still have to be trained."""
     for steps in _steps(trainings):
         try:
             _run(steps)
         except KeyboardInterrupt:
             raise _interrupted(steps) from None
-        if len(trainings) > 1:
+        if keep:
             for training in steps.trainings:
                 training.save()
-    for training in trainings:
-        if training.checkpoint is not None:
-            training.checkpoint.unlink(missing_ok=True)
 
 
 def _run(steps: Steps) -> None:
@@ -243,8 +304,9 @@ def _run(steps: Steps) -> None:
 
 def _interrupted(steps: Steps) -> TrainingInterrupted:
     first = steps.trainings[0]
-    problem = f"training was stopped after {first.step} of {first.settings.steps} steps"
-    kept = [training for training in steps.trainings if training.checkpoint is not None]
+    done, total = first.steps_of_all(first.step)
+    problem = f"training was stopped after {done} of {total} steps"
+    kept = [training for training in steps.trainings if training.keeper.checkpoint is not None]
     if not kept:
         return TrainingInterrupted(problem, remedy="No checkpoint was asked for, so nothing was kept.")
     steps.store()
@@ -252,7 +314,7 @@ def _interrupted(steps: Steps) -> TrainingInterrupted:
         training.save()
     return TrainingInterrupted(
         problem,
-        file=kept[0].checkpoint,
+        file=kept[0].keeper.checkpoint,
         remedy="The state is kept there; the same command with --resume goes on.",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from spectralmamba.errors import SettingsError
+from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
 from spectralmamba.training.augmentation import Augmentation, ClassDifferences
 from spectralmamba.training.schedule import Batches, one_cycle
 from spectralmamba.training.task import Task
-
-_PATCHES = 4096  # gathered at a time
 
 
 @dataclass(frozen=True)
@@ -42,35 +41,85 @@ class Progress:
     learning_rate: float
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        stage: Number of the stage that was being trained.
+        step: Steps done in it.
+        tensors: By name.
+    """
+
+    stage: int
+    step: int
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, path: Path | None, identity: dict[str, Any]) -> Checkpoint:
+        """Read a checkpoint.
+
+        Args:
+            path: Its file.
+            identity: Of the training that wants to go on: settings and checksums by what they are of.
+
+        Raises:
+            SettingsError: There is none, it is damaged, or of another training.
+        """
+        if path is None or not path.is_file():
+            raise SettingsError(
+                "there is no checkpoint to go on from",
+                file=path,
+                remedy="Train without --resume; an interrupted or killed training leaves one.",
+            )
+        header, tensors = _read_checkpoint(path)
+        for part in identity:
+            if header.get(part) != identity[part]:
+                raise SettingsError(
+                    f"the checkpoint is of a training with other {part}",
+                    file=path,
+                    remedy="Give the same scene, labels and settings, or train anew without --resume.",
+                )
+        return cls(header["stage"], header["step"], tensors)
+
+
+@dataclass
+class Keeper:
+    """Keeps a training's state and tells a listener of its steps, which are one stage of several.
+
+    Attributes:
+        checkpoint: File to keep the state in; None for none.
+        listener: Called after each step, or on a GPU after some steps for each of them.
+        identity: Settings and checksums that a checkpoint is of.
+        stage: Number of the stage.
+        stages: How many there are.
+        tensors: What else belongs to the state.
+    """
+
+    checkpoint: Path | None = None
+    listener: Callable[[Progress], None] | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+    stage: int = 0
+    stages: int = 1
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
 class Training:
-    """What one seed's training consists of, between steps.
+    """What the training of one network consists of, between steps.
 
     Args:
         network: In training mode from here on.
         task: What it learns.
-        settings: With the seed.
-        checksum: Of the scene.
-        checkpoint: File to keep the state in; None for none.
-        on_step: Called after each step, or on a GPU after some steps for each of them.
+        settings: With the seed and the network's own patch width.
+        keeper: Where its state is kept and who is told of its steps.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        task: Task,
-        settings: Settings,
-        checksum: str,
-        checkpoint: Path | None,
-        on_step: Callable[[Progress], None] | None,
-    ) -> None:
+    def __init__(self, network: nn.Module, task: Task, settings: Settings, keeper: Keeper | None = None) -> None:
         self.network, self.task, self.settings = network.train(), task, settings
-        self.checkpoint, self._on_step = checkpoint, on_step
-        self._identity = {"settings": settings.to_dict(), "data": checksum, "labels": task.checksum()}
         self.device = task.positions.device
         pixels = task.normalised.pixels
         self.neighbourhoods = pixels.neighbourhoods(task.positions, settings.patch)  # (n, P²)
-        means = torch.cat([pixels.gathered(part).mean(1) for part in self.neighbourhoods.split(_PATCHES)])  # (n, L)
-        differences = ClassDifferences(means, task.targets)
+        differences = ClassDifferences(patch_means(pixels, task.positions, settings.patch), task.targets)
         self.augmentation = Augmentation(settings, pixels.values, task.normalised.pairs, differences)
         self.batches = Batches(task.targets.cpu().numpy(), settings)
         self.one_hot = one_hot(task.targets, len(task.classes)).float()  # (n, K)
@@ -78,49 +127,38 @@ class Training:
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self.step = 0
+        self.keeper = keeper or Keeper()
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step counted from 0."""
         return one_cycle(step, self.settings.steps, self.settings.learning_rate)
 
+    def steps_of_all(self, step: int) -> tuple[int, int]:
+        """Return the steps done in all stages when `step` are done in this one, and how many there are."""
+        return self.keeper.stage * self.settings.steps + step, self.keeper.stages * self.settings.steps
+
     def tell(self, step: int, loss: float, accuracy: float) -> None:
         """Hand a step that was done to the listener, if there is one."""
-        if self._on_step is not None:
-            self._on_step(Progress(step, self.settings.steps, loss, accuracy, self.rate(step - 1)))
+        if self.keeper.listener is not None:
+            self.keeper.listener(Progress(*self.steps_of_all(step), loss, accuracy, self.rate(step - 1)))
 
     def save(self) -> None:
         """Write the checkpoint, if one is asked for."""
-        if self.checkpoint is None:
+        keeper = self.keeper
+        if keeper.checkpoint is None:
             return
-        tensors = with_prefix("network.", self.network.state_dict())
+        tensors = with_prefix("network.", self.network.state_dict()) | with_prefix("pupil.", keeper.tensors)
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= with_prefix(f"optimizer.{index}.", state)
-        write_tensors(self.checkpoint, tensors, "checkpoint", self._identity | {"step": self.step})
+        header = keeper.identity | {"stage": keeper.stage, "step": self.step}
+        write_tensors(keeper.checkpoint, tensors, "checkpoint", header)
 
-    def restore(self) -> None:
-        """Go on from the checkpoint.
-
-        Raises:
-            SettingsError: There is none, it is damaged, or of another training.
-        """
-        if self.checkpoint is None or not self.checkpoint.is_file():
-            raise SettingsError(
-                "there is no checkpoint to go on from",
-                file=self.checkpoint,
-                remedy="Train without --resume; an interrupted or killed training leaves one.",
-            )
-        header, tensors = _read_checkpoint(self.checkpoint)
-        for part in self._identity:
-            if header.get(part) != self._identity[part]:
-                raise SettingsError(
-                    f"the checkpoint is of a training with other {part}",
-                    file=self.checkpoint,
-                    remedy="Give the same scene, labels and settings, or train anew without --resume.",
-                )
-        self.step = header["step"]
-        self.network.load_state_dict(under_prefix("network.", tensors))
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        self.step = checkpoint.step
+        self.network.load_state_dict(under_prefix("network.", checkpoint.tensors))
         states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in under_prefix("optimizer.", tensors).items():
+        for name, tensor in under_prefix("optimizer.", checkpoint.tensors).items():
             index, key = name.split(".")
             states.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": states})

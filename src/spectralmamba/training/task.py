@@ -50,12 +50,14 @@ class Task:
         positions: Positions `(n,)` of the training pixels.
         targets: Index of their class, `(n,)`.
         classes: Class ids `(K,)`.
+        training_side: Positions of the pixels whose spectra, never labels, may be looked at, `(s,)`.
     """
 
     normalised: Normalised
     positions: Tensor
     targets: Tensor
     classes: np.ndarray
+    training_side: Tensor
 
     def checksum(self) -> str:
         """Return the SHA-256 of the training pixels and their classes."""
@@ -88,7 +90,8 @@ def prepare(
         name = area.tobytes()
         if name not in scenes:
             scenes[name] = _normalise(pixels, area, settings)
-        tasks[key] = Task(scenes[name], positions, targets, classes)
+        side = pixels.at(np.ones_like(training) if split is None else split.training_side | training)
+        tasks[key] = Task(scenes[name], positions, targets, classes, side)
     return tasks
 
 
@@ -171,10 +174,15 @@ def make_card(
             "shape": [int(size) for size in scene.shape],
             "sha256": checksum,
         },
-        "model": {
-            "name": settings.model,
-            "preset": settings.preset,
-            "patch": settings.patch,
-            "options": settings.model_options,
-        },
+        "model": describe_model(settings),
+    }
+
+
+def describe_model(settings: Settings) -> dict[str, Any]:
+    """Return a card's `model` entry, from which `classifier.build_network` builds the network."""
+    return {
+        "name": settings.model,
+        "preset": settings.preset,
+        "patch": settings.patch,
+        "options": settings.model_options,
     }

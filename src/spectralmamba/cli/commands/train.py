@@ -83,9 +83,14 @@ def train(
         str | None, typer.Option(help="The network's preset: default, paper.", show_default="default")
     ] = None,
     patch: Annotated[
-        int | None, typer.Option(help="Odd width of the neighbourhood in pixels; 1 is pixelwise.", show_default="7")
+        int | None,
+        typer.Option(
+            help="Odd width of the neighbourhood in pixels; 1 is pixelwise.", show_default="chosen for the scene"
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="1000")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps of each network.", show_default="chosen for the scene")
+    ] = None,
     class_balanced: Annotated[
         bool, typer.Option("--class-balanced", help="Draw every class equally often in training.")
     ] = False,

@@ -1,0 +1,182 @@
+"""Self-training: teachers label pixels that they are sure of, and the classifier learns from these, too.
+
+With few labels the largest gap is in what of a class they miss. Networks of two patch widths and a linear discriminant of patch
+means err in different places; where their mean is sure, it is right far more often than any of them, and pixels labelled so
+show how a class varies. Every class is filled up to the same number, no longer if half of them have that many labels, and only
+pixels of the split's training side are looked at (Lee 2013, "Pseudo-Label"; Xie et al. 2020, arXiv 1911.04252).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor, nn
+
+from spectralmamba.pixels import as_input, patch_means
+from spectralmamba.settings import Settings
+from spectralmamba.training.draws import Purpose, generator
+from spectralmamba.training.task import Task
+
+_MOST_CANDIDATES = 20_000  # pixels that teachers look at
+_PIXELS = 2048  # classified at a time
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network to train: a teacher of a round, or at last the classifier.
+
+    Attributes:
+        round: Counted from 0; that of the classifier is the number of rounds.
+        patch: P.
+        ends_round: Whether pixels are labelled when it is trained.
+        last: Whether it is the classifier.
+    """
+
+    round: int
+    patch: int
+    ends_round: bool
+    last: bool
+
+
+def plan(settings: Settings, tasks: list[Task]) -> list[Stage]:
+    """Return what is trained one after the other; the classifier alone where half the classes need no more pixels.
+
+    Adding to rare classes alone would make them likelier than they are.
+    """
+    student = Stage(settings.self_training_rounds, settings.patch, False, True)
+    needed = any(torch.bincount(task.targets).median() < settings.pseudo_labels for task in tasks)
+    if not needed:
+        return [student]
+    teachers = [settings.teacher_patch, *([3] if settings.teacher_patch > 3 else [])]
+    return [
+        *(
+            Stage(number, patch, patch == teachers[-1], False)
+            for number in range(settings.self_training_rounds)
+            for patch in teachers
+        ),
+        student,
+    ]
+
+
+class Pupil:
+    """What self-training has come to for one seed.
+
+    Attributes:
+        stage: Number of the stage that is next.
+        positions: Positions of the pixels that teachers labelled, `(m,)`.
+        targets: Index of their class, `(m,)`.
+        sums: Sum of the round's teachers' probabilities of the candidates, `(c, K)`; zeros before the first.
+    """
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        self.task, self.settings = task, settings
+        self.stage = 0
+        self.positions, self.targets = task.positions[:0], task.targets[:0]
+        self._candidates = self._choose_candidates()
+        self.sums = torch.zeros(len(self._candidates), len(task.classes))
+
+    def lesson(self) -> Task:
+        """Return the task with the pixels that teachers labelled."""
+        positions, targets = (
+            torch.cat([self.task.positions, self.positions]),
+            torch.cat([self.task.targets, self.targets]),
+        )
+        return replace(self.task, positions=positions, targets=targets)
+
+    def learned(self, network: nn.Module, stage: Stage) -> None:
+        """Take what a teacher says of the candidates; at the end of a round, label those that are sure."""
+        self.sums += self._probabilities(network, stage.patch)
+        self.stage += 1
+        if stage.ends_round:
+            self.sums += self._discriminant()
+            self._label(stage.round)
+            self.sums.zero_()
+
+    def record(self, stages: list[Stage]) -> dict[str, Any]:
+        """Return what a card says of it: the teachers' patches, and the pixels that they labelled, by class id."""
+        counts = torch.bincount(self.targets, minlength=len(self.task.classes)).tolist()
+        return {
+            "rounds": self.settings.self_training_rounds if len(stages) > 1 else 0,
+            "teacher_patches": sorted({stage.patch for stage in stages if not stage.last}),
+            "pseudo_labels": {str(id_): count for id_, count in zip(self.task.classes.tolist(), counts, strict=True)},
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps."""
+        return {"positions": self.positions, "targets": self.targets, "sums": self.sums}
+
+    def restore(self, stage: int, tensors: dict[str, Tensor]) -> None:
+        """Go on from what a checkpoint kept."""
+        self.stage, device = stage, self.task.positions.device
+        self.positions, self.targets = tensors["positions"].to(device), tensors["targets"].to(device)
+        self.sums = tensors["sums"]
+
+    def _choose_candidates(self) -> Tensor:
+        """Return the positions of unlabelled pixels that teachers look at, `(c,)`."""
+        side = self.task.training_side.cpu()
+        positions = side[~torch.isin(side, self.task.positions.cpu())]
+        if len(positions) > _MOST_CANDIDATES:
+            random = generator(self.settings.seed, Purpose.PSEUDO_LABELS, step=2**32)
+            chosen = random.choice(len(positions), _MOST_CANDIDATES, replace=False)
+            positions = positions[torch.from_numpy(np.sort(chosen))]
+        return positions.to(self.task.positions.device)
+
+    @torch.no_grad()
+    def _probabilities(self, network: nn.Module, patch: int) -> Tensor:
+        network.eval()
+        pixels = self.task.normalised.pixels
+        parts = [
+            network(as_input(pixels.gathered(pixels.neighbourhoods(part, patch)))).softmax(1).cpu()
+            for part in self._candidates.split(_PIXELS)
+        ]
+        return torch.cat(parts) if parts else self.sums[:0]
+
+    def _discriminant(self) -> Tensor:
+        """Return the probabilities of a linear discriminant of patch means, `(c, K)`."""
+        lesson = self.lesson()
+        pixels, patch = lesson.normalised.pixels, self.settings.teacher_patch
+
+        def means(positions: Tensor) -> np.ndarray:
+            return patch_means(pixels, positions, patch).double().cpu().numpy()
+
+        return torch.from_numpy(
+            discriminant_probabilities(
+                means(lesson.positions), lesson.targets.cpu().numpy(), means(self._candidates), len(lesson.classes)
+            )
+        ).float()
+
+    def _label(self, number: int) -> None:
+        """Label candidates at random among those that are sure, until each class has its number."""
+        confidence, found = (self.sums / self.sums.sum(1, keepdim=True)).max(1)
+        random = generator(self.settings.seed, Purpose.PSEUDO_LABELS, step=number)
+        given = torch.bincount(self.task.targets, minlength=len(self.task.classes)).tolist()
+        chosen, targets = [], []
+        for target, count in enumerate(given):
+            sure = np.flatnonzero((found == target) & (confidence > self.settings.pseudo_confidence))
+            size = min(max(0, self.settings.pseudo_labels - count), len(sure))
+            chosen.append(random.choice(sure, size, replace=False) if size else sure[:0])
+            targets.append(np.full(size, target))
+        device = self.task.positions.device
+        self.positions = self._candidates[torch.from_numpy(np.concatenate(chosen)).to(device)]
+        self.targets = torch.from_numpy(np.concatenate(targets)).to(device)
+
+
+def discriminant_probabilities(
+    spectra: np.ndarray, targets: np.ndarray, others: np.ndarray, classes: int
+) -> np.ndarray:
+    """Return class probabilities `(m, K)` of other spectra `(m, L)` by a linear discriminant learned from spectra `(n, L)`.
+
+    Its covariance is shrunk (Ledoit and Wolf 2004), and no class is likelier beforehand than another.
+    """
+    if not len(others):
+        return np.zeros((0, classes))
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(classes, 1 / classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of single pixels and constant bands, which shrinkage is there for
+        found = model.fit(spectra, targets).predict_proba(others)
+    return found if np.isfinite(found).all() else np.full((len(others), classes), 1 / classes)

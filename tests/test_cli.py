@@ -79,8 +79,9 @@ def test_every_command_argument_and_option_says_what_it_is_for(name: str) -> Non
 
 def test_the_defaults_that_help_shows_are_those_of_the_settings() -> None:
     shown = {parameter.name: getattr(parameter, "show_default", None) for parameter in COMMANDS["train"].params}
-    for name in ("model", "preset", "patch", "steps", "seed"):
+    for name in ("model", "preset", "seed"):
         assert shown[name] == str(getattr(Settings(), name))
+    assert shown["patch"] == shown["steps"] == "chosen for the scene"
 
 
 def test_run_has_the_options_of_train() -> None:
@@ -168,6 +169,17 @@ def test_run_makes_everything_in_one_folder(tmp_path: Path, example: Example) ->
     assert names(tmp_path / "out") == RUN_FILES
     assert "10 random pixels of each class, seed 0" in answer.out
     assert f"Report: {tmp_path / 'out' / 'report.html'}" in answer.out
+
+
+def test_run_trains_teachers_first_unless_it_is_told_not_to(tmp_path: Path, example: Example) -> None:
+    options = ("--patch", 1, "--steps", 2, "--set", "batch_size=4", "--set", "model_options.width=8")
+    answer = command_line("run", example.scene, example.labels, "--out", tmp_path / "out", *options)
+    assert answer.code == 0, answer
+    assert names(tmp_path / "out") == RUN_FILES
+    assert [json.loads(line)["step"] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()][-1] > 2
+    record = classifier.Classifier.load(tmp_path / "out" / "model.safetensors", "cpu").card["self_training"]
+    assert record["rounds"] == Settings().self_training_rounds
+    assert set(record["pseudo_labels"]) == {"1", "2", "3"}
 
 
 def test_several_seeds_make_a_folder_each_and_a_summary(tmp_path: Path, example: Example) -> None:
@@ -501,13 +513,13 @@ def test_ctrl_c_while_mapping_leaves_no_map(
 
 def test_a_terminal_shows_step_loss_rate_and_time_left(tmp_path: Path, example: Example) -> None:
     screen, terminal = pty.openpty()
-    words = ("run", example.scene, example.labels, "--out", tmp_path / "out", *SMALL, *ONE_TRAINING, "--steps", 40)
-    process = start_program(*words, stdout=terminal, stderr=terminal, stdin=terminal)
+    words = ("run", example.scene, example.labels, "--out", tmp_path / "out", *SMALL, "--steps", 10)
+    process = start_program(*words, "--set", "teacher_patch=1", stdout=terminal, stderr=terminal, stdin=terminal)
     os.close(terminal)
     shown = read_terminal(screen)
     assert process.wait(timeout=60) == 0, shown
     last = re.findall(r"train .*?steps/s", shown)[-1]
-    assert "40/40" in last
+    assert "30/30" in last  # two rounds of one teacher, and the classifier
     assert re.search(r"\d:\d\d:\d\d", last)
     assert re.search(r"loss \d\.\d{3} +\d+\.\d steps/s", last)
     assert re.search(r"map .*100%", shown)

@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn import metrics
 
 from spectralmamba.errors import LabelError, SpectralMambaError
-from spectralmamba.evaluation import Scores, evaluate, paired_difference, summarize, wilson_interval
+from spectralmamba.evaluation import Scores, calibration, evaluate, paired_difference, summarize, wilson_interval
 
 # Both sides add up the same few hundred fractions in double precision, in another order.
 ROUNDING = 1e-12
@@ -266,3 +266,33 @@ def test_a_single_pair_has_a_difference_but_no_interval():
 def test_values_that_do_not_pair_are_refused(first, second, message):
     with pytest.raises(SpectralMambaError, match=message):
         paired_difference(first, second)
+
+
+def test_confidence_that_is_right_as_often_as_it_says_has_no_calibration_error() -> None:
+    confidence = np.repeat([0.5, 0.75, 1.0], 400)
+    predicted = np.ones(1200, int)
+    labels = np.ones(1200, int)
+    labels[:200] = 2  # half of the first, a quarter of the second, none of the third are wrong
+    labels[400:500] = 2
+    found = calibration(predicted, confidence, labels)
+    assert found["expected_calibration_error"] == pytest.approx(0, abs=1e-12)
+    assert sum(found["pixels"]) == 1200
+    assert [value for value in found["accuracy"] if value is not None] == [0.5, 0.75, 1.0]
+
+
+def test_the_calibration_error_is_the_mean_distance_of_confidence_and_accuracy() -> None:
+    confidence = np.repeat([0.9, 0.6], [300, 100])
+    labels = np.ones(400, int)
+    labels[:150] = 2  # half of the sure ones are wrong, all of the others right
+    found = calibration(np.ones(400, int), confidence, labels)
+    assert found["expected_calibration_error"] == pytest.approx((300 * 0.4 + 100 * 0.4) / 400)
+
+
+def test_calibration_leaves_out_what_has_no_label_no_prediction_or_lies_outside_the_mask() -> None:
+    predicted, labels = np.array([1, 0, 1, 1]), np.array([1, 1, 0, 2])
+    confidence, where = np.array([0.8, np.nan, 0.8, 0.8]), np.array([True, True, True, False])
+    assert calibration(predicted, confidence, labels, where=where)["expected_calibration_error"] == pytest.approx(0.2)
+    nothing = calibration(predicted, confidence, labels, where=np.zeros(4, bool))
+    assert nothing["expected_calibration_error"] is None
+    with pytest.raises(LabelError, match="differ in shape"):
+        calibration(predicted, confidence[:2], labels)

@@ -41,6 +41,11 @@ ANY_SETTINGS = st.builds(
     band_dropout=st.floats(0, 0.99),
     band_block=st.integers(1, 2**40),
     mixup=AMPLITUDE,
+    class_difference=AMPLITUDE,
+    self_training_rounds=st.integers(0, 100),
+    teacher_patch=st.integers(0, 50).map(lambda half: 2 * half + 1),
+    pseudo_labels=st.integers(1, 2**40),
+    pseudo_confidence=st.floats(0, 1),
 )
 
 
@@ -97,6 +102,8 @@ OUT_OF_RANGE = [
     ("patch", 4),
     ("patch", 0),
     ("patch", -1),
+    ("teacher_patch", 2),
+    ("teacher_patch", 0),
     ("seed", -1),
     ("seed", 2**32),
     ("steps", 0),
@@ -109,6 +116,11 @@ OUT_OF_RANGE = [
     ("band_dropout", 1.0),
     ("band_block", 0),
     ("mixup", -0.1),
+    ("self_training_rounds", -1),
+    ("self_training_rounds", 101),
+    ("pseudo_labels", 0),
+    ("pseudo_confidence", -0.1),
+    ("pseudo_confidence", 1.1),
     ("normalisation", "none"),
     ("statistics_from", "test pixels"),
     ("model_options", {"piece": None}),

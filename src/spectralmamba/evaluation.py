@@ -252,6 +252,51 @@ def _tally(predicted: NDArray[np.int64], reference: NDArray[np.int64], classes: 
     return Scores.from_confusion(table[:, :number], classes, table[:, number])
 
 
+def calibration(
+    predicted: np.ndarray | xr.DataArray,
+    confidence: np.ndarray | xr.DataArray,
+    labels: np.ndarray | xr.DataArray,
+    *,
+    where: np.ndarray | xr.DataArray | None = None,
+    bins: int = 15,
+) -> dict[str, Any]:
+    """Compare a map's confidence with how often it is right (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        predicted: Class ids of any shape; pixels of 0 are left out.
+        confidence: Probability of the predicted class, of the same shape.
+        labels: Class ids of the same shape, 0 unlabelled.
+        where: Bool of the same shape: the pixels to compare.
+        bins: Number of equal bins of confidence.
+
+    Returns:
+        `expected_calibration_error`: mean distance of confidence and accuracy over the bins, weighted by their pixels; and of each
+        bin `pixels`, mean `confidence` and `accuracy`, None where it is empty. The error is None without a pixel.
+
+    Raises:
+        LabelError: Shapes differ.
+    """
+    mapped, reference, sure = class_ids(predicted), class_ids(labels), np.asarray(confidence, float)
+    selected = np.ones(reference.shape, bool) if where is None else np.asarray(where).astype(bool)
+    shapes = {mapped.shape, reference.shape, sure.shape, selected.shape}
+    if len(shapes) > 1:
+        raise LabelError("map, confidence, labels and mask differ in shape", found=shapes, expected="one shape")
+    compared = selected & (reference > 0) & (mapped > 0) & np.isfinite(sure)
+    right, sure = mapped[compared] == reference[compared], sure[compared]
+    bin_ = np.minimum((sure * bins).astype(int), bins - 1)
+    pixels = np.bincount(bin_, minlength=bins)
+    sums = (np.bincount(bin_, weights=values, minlength=bins) for values in (sure, right))
+    means = [np.divide(sum_, pixels, out=np.full(bins, np.nan), where=pixels > 0) for sum_ in sums]
+    error = float(np.nansum(np.abs(means[0] - means[1]) * pixels) / pixels.sum()) if pixels.sum() else None
+    confidences, accuracies = ([None if np.isnan(value) else float(value) for value in mean] for mean in means)
+    return {
+        "expected_calibration_error": error,
+        "pixels": pixels.tolist(),
+        "confidence": confidences,
+        "accuracy": accuracies,
+    }
+
+
 def summarize(scores: Sequence[Scores], seeds: Sequence[int] | None = None) -> dict[str, Any]:
     """Several seeds in one table, as summary.json has it.
 

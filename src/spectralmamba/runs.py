@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from spectralmamba.classifier import Classifier, versions
 from spectralmamba.errors import OutputError, SettingsError, SplitError
-from spectralmamba.evaluation import Scores, evaluate, summarize
+from spectralmamba.evaluation import Scores, calibration, evaluate, summarize
 from spectralmamba.files import write_json
 from spectralmamba.mapping import MapFiles, map_scene
 from spectralmamba.report import write_report, write_summary_report
@@ -89,7 +89,8 @@ class Run:
     def evaluate(self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, split: Split) -> Scores:
         """Score the map that `map` wrote on the test pixels; keep the scores in `scores.json` and in the classifier's card."""
         with self._timed("evaluate"):
-            scores = evaluate(_read_ids(self.folder / "map.tif"), labels, where=split.test)
+            mapped, confidence = (_read_band(self.folder / name) for name in ("map.tif", "map_confidence.tif"))
+            scores = evaluate(mapped, labels, where=split.test)
         record = scores.to_dict()
         classifier.card["scores"] = {
             key: record[key] for key in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "test_pixels")
@@ -100,6 +101,7 @@ class Run:
             self.folder / "scores.json",
             record
             | {
+                "calibration": calibration(mapped, confidence, labels, where=split.test),
                 "split": split.with_patch(classifier.patch).record,
                 "versions": versions(),
                 "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
@@ -316,7 +318,7 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _read_ids(path: Path) -> np.ndarray:
+def _read_band(path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as file:

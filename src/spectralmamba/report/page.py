@@ -94,6 +94,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "level": words.percent((scores.get("intervals") or {}).get("level", 0.95), 0),
         "interval_methods": _interval_methods(scores),
         "independence": words.independence(run.record),
+        "calibration_error": _calibration_error(scores),
         "unclassified": scores.get("unclassified") or 0,
         "test_pixels": scores.get("test_pixels"),
         "pictures": all_pictures(run),
@@ -145,6 +146,11 @@ def _headlines(scores: Mapping[str, Any]) -> list[Headline]:
     ]
     kappa = Headline("Kappa κ", words.decimal(scores["kappa"], 4), words.decimal_range(intervals.get("kappa")))
     return [*headlines[:2], kappa, headlines[2]]
+
+
+def _calibration_error(scores: Mapping[str, Any]) -> str | None:
+    error = (scores.get("calibration") or {}).get("expected_calibration_error")
+    return None if error is None else words.percent(error)
 
 
 def _interval_methods(scores: Mapping[str, Any]) -> str:

@@ -94,7 +94,9 @@ def training_bar(steps: int) -> Iterator[Callable[[Progress], None] | None]:
         task = bar.add_task("train", total=steps, loss=float("nan"), speed=0.0)
 
         def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.step, loss=progress.loss, speed=bar.tasks[0].speed or 0.0)
+            bar.update(
+                task, completed=progress.step, total=progress.steps, loss=progress.loss, speed=bar.tasks[0].speed or 0.0
+            )
 
         yield show
 

@@ -27,7 +27,7 @@ from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.tensor_files import under_prefix
 from spectralmamba.training.recommend import recommend_settings
-from spectralmamba.training.self_training import Pupil, Stage, plan
+from spectralmamba.training.self_training import Pupil, plan
 from spectralmamba.training.single import SingleSteps
 from spectralmamba.training.state import Checkpoint, Keeper, Progress, Training
 from spectralmamba.training.task import Task, describe_model, make_card, prepare
@@ -133,12 +133,10 @@ def _fit(
     pixels = Pixels.from_scene(scene, bands, target)
     checksum = pixels.checksum()
     tasks = prepare(pixels, labels, splits, settings)
-    stages = plan(settings, list(tasks.values()))
     runs = {
         seed: _Run(
             settings.replace(seed=seed),
             task,
-            stages,
             checksum,
             checkpoints.get(seed),
             None if on_step is None else _of_seed(seed, on_step),
@@ -148,11 +146,16 @@ def _fit(
     for seed in resumed:
         runs[seed].resume()
     with _own_randomness(target):
-        for number, stage in enumerate(stages):
-            trainings = {seed: run.training(stage) for seed, run in runs.items() if run.pupil.stage == number}
-            _train(list(trainings.values()), keep=len(runs) > 1)
-            for seed, training in trainings.items():
-                runs[seed].finish(training, stage)
+        for number in range(max((len(run.stages) for run in runs.values()), default=0)):
+            ready = [run for run in runs.values() if run.pupil.stage == number < len(run.stages)]
+            trainings = [run.training() for run in ready]
+            _train(trainings, keep=len(runs) > 1)
+            try:
+                with _held_interrupt():
+                    for run, training in zip(ready, trainings, strict=True):
+                        run.finish(training)
+            except KeyboardInterrupt:
+                raise _interrupted(trainings) from None
     for file in checkpoints.values():
         file.unlink(missing_ok=True)
     sizes: dict[int, ModelSize] = {}
@@ -163,7 +166,7 @@ def _fit(
         size = sizes.get(classes) or model_size(network, len(bands), settings.patch)
         sizes[classes] = size
         card["model"] |= {"parameters": size.parameters, "multiply_accumulates": size.multiply_accumulates}
-        card["self_training"] = run.pupil.record(stages)
+        card["self_training"] = run.pupil.record(run.stages)
         classifiers[seed] = Classifier(network.eval(), copy.deepcopy(task.normalised.transform), card)
     return classifiers
 
@@ -175,14 +178,14 @@ class _Run:
         self,
         settings: Settings,
         task: Task,
-        stages: list[Stage],
         checksum: str,
         checkpoint: Path | None,
         listener: Callable[[Progress], None] | None,
     ) -> None:
         self.settings, self.task, self.pupil = settings, task, Pupil(task, settings)
+        self.stages = plan(settings, task)
         identity = {"settings": settings.to_dict(), "data": checksum, "labels": task.checksum()}
-        self._keeper = Keeper(checkpoint, listener, identity, stages=len(stages))
+        self._keeper = Keeper(checkpoint, listener, identity, stages=len(self.stages))
         self._kept: Checkpoint | None = None
         self.network: nn.Module
 
@@ -191,8 +194,9 @@ class _Run:
         self._kept = Checkpoint.load(self._keeper.checkpoint, self._keeper.identity)
         self.pupil.restore(self._kept.stage, under_prefix("pupil.", self._kept.tensors))
 
-    def training(self, stage: Stage) -> Training:
+    def training(self) -> Training:
         """Return the training of the next stage."""
+        stage = self.stages[self.pupil.stage]
         pixels, classes = self.task.normalised.pixels, len(self.task.classes)
         settings = self.settings.replace(patch=stage.patch)
         torch.manual_seed(settings.seed)
@@ -204,8 +208,9 @@ class _Run:
             self._kept = None
         return training
 
-    def finish(self, training: Training, stage: Stage) -> None:
-        """Take what a stage has trained."""
+    def finish(self, training: Training) -> None:
+        """Take what the stage has trained."""
+        stage = self.stages[self.pupil.stage]
         if stage.last:
             self.network = training.network
         else:
@@ -244,9 +249,10 @@ def _steps(trainings: list[Training]) -> Iterator[Steps]:
     if device.type != "cuda" or triton_kernels(device) is None:
         yield from map(SingleSteps, trainings)
         return
-    groups: dict[tuple[int, int], list[Training]] = {}
+    groups: dict[tuple[int, ...], list[Training]] = {}
     for training in trainings:
-        groups.setdefault((training.step, len(training.task.classes)), []).append(training)
+        alike = training.settings.patch, training.step, len(training.task.classes)
+        groups.setdefault(alike, []).append(training)
     for group in groups.values():
         yield from _together(group)
 
@@ -280,7 +286,8 @@ def _train(trainings: list[Training], keep: bool) -> None:
         try:
             _run(steps)
         except KeyboardInterrupt:
-            raise _interrupted(steps) from None
+            steps.store()
+            raise _interrupted(steps.trainings) from None
         if keep:
             for training in steps.trainings:
                 training.save()
@@ -302,14 +309,13 @@ def _run(steps: Steps) -> None:
     steps.store()
 
 
-def _interrupted(steps: Steps) -> TrainingInterrupted:
-    first = steps.trainings[0]
-    done, total = first.steps_of_all(first.step)
+def _interrupted(trainings: list[Training]) -> TrainingInterrupted:
+    """Keep the trainings' state, and say so."""
+    done, total = trainings[0].steps_of_all(trainings[0].step)
     problem = f"training was stopped after {done} of {total} steps"
-    kept = [training for training in steps.trainings if training.keeper.checkpoint is not None]
+    kept = [training for training in trainings if training.keeper.checkpoint is not None]
     if not kept:
         return TrainingInterrupted(problem, remedy="No checkpoint was asked for, so nothing was kept.")
-    steps.store()
     for training in kept:
         training.save()
     return TrainingInterrupted(

@@ -8,13 +8,12 @@ pixels of the split's training side are looked at (Lee 2013, "Pseudo-Label"; Xie
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from spectralmamba.pixels import as_input, patch_means
@@ -24,6 +23,7 @@ from spectralmamba.training.task import Task
 
 _MOST_CANDIDATES = 20_000  # pixels that teachers look at
 _PIXELS = 2048  # classified at a time
+_MOST_SHRUNK = 0.9  # share of the sphere in the discriminant's covariance
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Stage:
     last: bool
 
 
-def plan(settings: Settings, tasks: list[Task]) -> list[Stage]:
+def plan(settings: Settings, task: Task) -> list[Stage]:
     """Return what is trained one after the other; the classifier alone where half the classes need no more pixels.
 
     Adding to rare classes alone would make them likelier than they are.
     """
     student = Stage(settings.self_training_rounds, settings.patch, False, True)
-    needed = any(torch.bincount(task.targets).median() < settings.pseudo_labels for task in tasks)
-    if not needed:
+    if np.median(torch.bincount(task.targets).cpu().numpy()) >= settings.pseudo_labels:
         return [student]
-    teachers = [settings.teacher_patch, *([3] if settings.teacher_patch > 3 else [])]
+    widest = widest_patch(settings, task)
+    teachers = [widest, *([3] if widest > 3 else [])]
     return [
         *(
             Stage(number, patch, patch == teachers[-1], False)
@@ -61,6 +61,15 @@ def plan(settings: Settings, tasks: list[Task]) -> list[Stage]:
         ),
         student,
     ]
+
+
+def widest_patch(settings: Settings, task: Task) -> int:
+    """Return the widest teacher's patch: no wider than the classifier's where a side of the scene must not be seen.
+
+    A disjoint split's buffer is as wide as the classifier's patch reaches.
+    """
+    whole = len(task.training_side) == len(task.normalised.pixels)
+    return settings.teacher_patch if whole else min(settings.teacher_patch, settings.patch)
 
 
 class Pupil:
@@ -90,12 +99,12 @@ class Pupil:
 
     def learned(self, network: nn.Module, stage: Stage) -> None:
         """Take what a teacher says of the candidates; at the end of a round, label those that are sure."""
-        self.sums += self._probabilities(network, stage.patch)
+        self.sums = self.sums + self._probabilities(network, stage.patch)  # a checkpoint may hold what it was
         self.stage += 1
         if stage.ends_round:
-            self.sums += self._discriminant()
+            self.sums = self.sums + self._discriminant()
             self._label(stage.round)
-            self.sums.zero_()
+            self.sums = torch.zeros_like(self.sums)
 
     def record(self, stages: list[Stage]) -> dict[str, Any]:
         """Return what a card says of it: the teachers' patches, and the pixels that they labelled, by class id."""
@@ -139,7 +148,7 @@ class Pupil:
     def _discriminant(self) -> Tensor:
         """Return the probabilities of a linear discriminant of patch means, `(c, K)`."""
         lesson = self.lesson()
-        pixels, patch = lesson.normalised.pixels, self.settings.teacher_patch
+        pixels, patch = lesson.normalised.pixels, widest_patch(self.settings, self.task)
 
         def means(positions: Tensor) -> np.ndarray:
             return patch_means(pixels, positions, patch).double().cpu().numpy()
@@ -171,12 +180,24 @@ def discriminant_probabilities(
 ) -> np.ndarray:
     """Return class probabilities `(m, K)` of other spectra `(m, L)` by a linear discriminant learned from spectra `(n, L)`.
 
-    Its covariance is shrunk (Ledoit and Wolf 2004), and no class is likelier beforehand than another.
+    The covariance is that of what all classes vary about their means. It is shrunk towards a sphere as if L further pixels had been
+    seen to vary like that (Friedman 1989, "Regularized discriminant analysis"), and no class is likelier beforehand than
+    another. With one pixel a class it is the nearest one that counts.
     """
-    if not len(others):
-        return np.zeros((0, classes))
-    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(classes, 1 / classes))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of single pixels and constant bands, which shrinkage is there for
-        found = model.fit(spectra, targets).predict_proba(others)
-    return found if np.isfinite(found).all() else np.full((len(others), classes), 1 / classes)
+    counts, bands = np.bincount(targets, minlength=classes), spectra.shape[1]
+    means = np.zeros((classes, bands))
+    np.add.at(means, targets, spectra)
+    means /= np.maximum(counts, 1)[:, None]
+    residuals = spectra - means[targets]
+    freedom = len(spectra) - np.count_nonzero(counts)
+    covariance = residuals.T @ residuals / max(1, freedom)
+    variance = np.trace(covariance) / bands
+    if variance > 0:
+        shrunk = min(_MOST_SHRUNK, bands / (bands + freedom))
+        covariance = (1 - shrunk) * covariance + shrunk * variance * np.eye(bands)
+    else:
+        covariance = np.eye(bands)
+    directions = np.linalg.solve(covariance, means.T)  # (L, K)
+    scores = others @ directions - (means.T * directions).sum(0) / 2
+    scores[:, counts == 0] = -np.inf
+    return softmax(scores, axis=1)

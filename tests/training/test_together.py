@@ -422,16 +422,18 @@ def test_what_torch_cannot_batch_is_told_with_its_reason(monkeypatch: pytest.Mon
     assert [steps.trainings for steps in found] == [[training] for training in trainings]
 
 
-def test_only_seeds_at_one_step_and_of_as_many_classes_are_put_together(
+def test_only_seeds_at_one_step_of_one_patch_and_as_many_classes_are_put_together(
     no_more_than: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ):
-    def training(step: int, classes: int) -> Any:
-        return SimpleNamespace(step=step, task=SimpleNamespace(classes=range(classes)), device=torch.device("cuda"))
+    def training(step: int, classes: int, patch: int = 3) -> Any:
+        task, settings = SimpleNamespace(classes=range(classes)), SimpleNamespace(patch=patch)
+        return SimpleNamespace(step=step, task=task, settings=settings, device=torch.device("cuda"))
 
     no_more_than(10)
     monkeypatch.setattr(fitting, "triton_kernels", lambda device: object())
-    a, b, c, d, e = trainings = [training(*shape) for shape in ((0, 3), (4, 3), (0, 3), (0, 2), (4, 3))]
+    shapes = (0, 3), (4, 3), (0, 3), (0, 2), (4, 3), (0, 3, 7)
+    a, b, c, d, e, f = trainings = [training(*shape) for shape in shapes]
     found = [[id(part) for part in steps.trainings] for steps in fitting._steps(trainings)]
-    assert found == [[id(a), id(c)], [id(b), id(e)], [id(d)]]
+    assert found == [[id(a), id(c)], [id(b), id(e)], [id(d)], [id(f)]]
     monkeypatch.setattr(fitting, "triton_kernels", lambda device: None)
     assert all(isinstance(steps, SingleSteps) for steps in fitting._steps(trainings))

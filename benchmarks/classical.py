@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from spectralmamba.pixels import Pixels
+from spectralmamba.pixels import Pixels, patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.training import statistics_area
@@ -66,8 +66,7 @@ class Classical:
         return result
 
     def _features(self, pixels: Pixels, values: torch.Tensor, mask: np.ndarray) -> np.ndarray:
-        around = pixels.neighbourhoods(pixels.at(mask), self.window)  # (m, P²)
-        return torch.cat([values[part].mean(1) for part in around.split(4096)]).numpy()
+        return patch_means(pixels.with_values(values), pixels.at(mask), self.window).numpy()
 
     def _model(self, seed: int, targets: np.ndarray) -> Any:
         if self.name == "rf":

@@ -180,14 +180,9 @@ class Classifier:
         """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""
         self.network.eval()
         values = self.transform(pixels.values)
-        gathered = pixels.with_values(values).gathered
         with exact_convolutions():
-            parts = [
-                self.network(as_input(gathered(pixels.neighbourhoods(batch, self.patch)))).softmax(1)
-                for batch in positions.split(batch_size)
-                if len(batch)
-            ]
-        return torch.cat(parts) if parts else values.new_zeros(0, len(self.classes))
+            found = network_probabilities(self.network, pixels.with_values(values), positions, self.patch, batch_size)
+        return values.new_zeros(0, len(self.classes)) if found is None else found
 
     def check_scene(self, scene: xr.DataArray) -> None:
         """Check that a scene has the bands that the classifier was trained with.
@@ -223,6 +218,18 @@ class Classifier:
             raise ClassifierError(
                 "bands that the classifier needs hold no data in this scene", file=source, found=f"bands {missing}"
             )
+
+
+def network_probabilities(
+    network: nn.Module, pixels: Pixels, positions: Tensor, patch: int, batch_size: int
+) -> Tensor | None:
+    """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`, whose spectra are normalised; None without any."""
+    parts = [
+        network(as_input(pixels.gathered(pixels.neighbourhoods(batch, patch)))).softmax(1)
+        for batch in positions.split(batch_size)
+        if len(batch)
+    ]
+    return torch.cat(parts) if parts else None
 
 
 NO_DATA = "only nodata"

@@ -94,10 +94,10 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
             splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}
     from spectralmamba.classifier import build_network, find_device
     from spectralmamba.runs import Run, prepare_folder
+    from spectralmamba.training.task import describe_model
 
     find_device(options["device"])
-    network = {"name": settings.model, "patch": settings.patch, "preset": settings.preset}
-    build_network(network | {"options": settings.model_options}, bands=int(scene["good"].values.sum()), classes=2)
+    build_network(describe_model(settings), bands=int(scene["good"].values.sum()), classes=2)
     folder = prepare_folder(options["out"], overwrite=options["overwrite"], resume=options["resume"])
     places = {seed: folder for seed in seeds}
     if options["seeds"] is not None:

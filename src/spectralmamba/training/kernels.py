@@ -55,6 +55,12 @@ def _philox(block, step, call, seed, purpose):
 
 
 @triton.jit
+def _in_order(w0, w1, w2, w3, BLOCKS: tl.constexpr):
+    """Return the words of blocks one after the other, `(BLOCKS, 4)`."""
+    return tl.reshape(tl.permute(tl.join(tl.join(w0, w1), tl.join(w2, w3)), (0, 2, 1)), (BLOCKS, 4))
+
+
+@triton.jit
 def _uniform(word):
     return (word >> 40).to(tl.float32) * (1.0 / (1 << 24))
 
@@ -165,7 +171,7 @@ def _gather_kernel(
     w0, w1, w2, w3 = _philox(sample * (words_a_sample // 4) + block, step, 0, seed, _NOISE)
     PER_WORD: tl.constexpr = 64 // _NOISE_BITS
     PER_BLOCK: tl.constexpr = 4 * PER_WORD
-    words = tl.reshape(tl.permute(tl.join(tl.join(w0, w1), tl.join(w2, w3)), (0, 2, 1)), (BLOCKS, 4))
+    words = _in_order(w0, w1, w2, w3, BLOCKS)
     shifts = (tl.arange(0, PER_WORD) * _NOISE_BITS).to(tl.uint64)
     bits = tl.reshape(words[:, :, None] >> shifts[None, None, :], (BLOCKS, PER_BLOCK)) & _NOISE_MASK
     place = block[:, None] * PER_BLOCK + tl.arange(0, PER_BLOCK)[None, :]
@@ -194,7 +200,7 @@ def _uniform_kernel(result_ptr, seeds_ptr, step_ptr, call, count, BLOCK: tl.cons
     seed, step = tl.load(seeds_ptr + of_seed), tl.load(step_ptr)
     block = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     w0, w1, w2, w3 = _philox(block, step, call.to(tl.uint64), seed, _DROPOUT)
-    words = tl.reshape(tl.permute(tl.join(tl.join(w0, w1), tl.join(w2, w3)), (0, 2, 1)), (BLOCK, 4))
+    words = _in_order(w0, w1, w2, w3, BLOCK)
     place = block[:, None] * 4 + tl.arange(0, 4)[None, :]
     tl.store(result_ptr + of_seed * count + place, _uniform(words), mask=place < count)
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
-from spectralmamba.pixels import Pixels, patch_means
+from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
-from spectralmamba.training.self_training import discriminant_probabilities
+from spectralmamba.training.self_training import discriminate
 from spectralmamba.training.task import Task, prepare
 
 _PAIRS = 20_000  # of neighbouring pixels that are looked at
@@ -63,10 +62,10 @@ def recommend_settings(
     task = prepare(pixels, labels, {0: split}, settings)[0]
     wide = settings.patch if settings.patch > 1 else settings.teacher_patch
     agreement = neighbour_agreement(task)
-    gain, error = patch_gain(task, wide)
     seen = f"neighbours in a pixelwise map agree to {agreement:.2f} beyond chance"
     if agreement >= _SMOOTH:
         return Recommendation(settings, [f"Patches of {wide} × {wide} pixels: {seen}."])
+    gain, error = patch_gain(task, wide)
     if gain > _CLEAR * error > 0:
         reason = f"they are right {100 * gain:.0f} points more often in blocks left out of the training labels"
         return Recommendation(settings, [f"Patches of {wide} × {wide} pixels: {seen}, but {reason}."])
@@ -87,10 +86,10 @@ def neighbour_agreement(task: Task) -> float:
     pairs = pairs[:: max(1, -(-len(pairs) // _PAIRS))]
     if not len(pairs):
         return 0.0
-    sides = [_discriminated(task, task.positions, task.targets, side, 1) for side in pairs.unbind(1)]
-    shares = np.bincount(np.concatenate(sides), minlength=len(task.classes)) / (2 * len(pairs))
+    found = discriminate(task, task.positions, task.targets, pairs.flatten(), 1).argmax(1)
+    shares = np.bincount(found, minlength=len(task.classes)) / len(found)
     chance = float((shares**2).sum())
-    return (float((sides[0] == sides[1]).mean()) - chance) / (1 - chance) if chance < 1 else 0.0
+    return (float((found[::2] == found[1::2]).mean()) - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def patch_gain(task: Task, patch: int) -> tuple[float, float]:
@@ -99,9 +98,8 @@ def patch_gain(task: Task, patch: int) -> tuple[float, float]:
     Both by a linear discriminant; the error is the standard error of the mean over training pixels, 0 where there is but one block.
     """
     pixels, positions = task.normalised.pixels, task.positions
-    blocks = (pixels.rows[positions] // _BLOCK) * (pixels.grid.shape[1] // _BLOCK + 1) + pixels.columns[
-        positions
-    ] // _BLOCK
+    rows, columns = pixels.rows[positions] // _BLOCK, pixels.columns[positions] // _BLOCK
+    blocks = rows * (pixels.grid.shape[1] // _BLOCK + 1) + columns
     _, block = torch.unique(blocks, return_inverse=True)
     folds = block % _FOLDS
     if len(torch.unique(folds)) < 2:
@@ -112,17 +110,9 @@ def patch_gain(task: Task, patch: int) -> tuple[float, float]:
         if len(torch.unique(task.targets[~left_out])) < 2:
             continue
         learned, targets = positions[~left_out], task.targets[~left_out]
+        truth = task.targets[left_out].cpu().numpy()
         right = [
-            _discriminated(task, learned, targets, positions[left_out], width) == task.targets[left_out].cpu().numpy()
-            for width in (1, patch)
+            discriminate(task, learned, targets, positions[left_out], width).argmax(1) == truth for width in (1, patch)
         ]
         gains[left_out.cpu().numpy()] = right[1].astype(float) - right[0]
     return float(gains.mean()), float(gains.std() / len(gains) ** 0.5)
-
-
-def _discriminated(task: Task, positions: Tensor, targets: Tensor, others: Tensor, patch: int) -> np.ndarray:
-    """Return the index of the class `(m,)` of the pixels `others` by those at `positions`."""
-    pixels = task.normalised.pixels
-    spectra, asked = (patch_means(pixels, part, patch).double().cpu().numpy() for part in (positions, others))
-    present, index = np.unique(targets.cpu().numpy(), return_inverse=True)
-    return present[discriminant_probabilities(spectra, index, asked, len(present)).argmax(1)]

@@ -16,7 +16,8 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from spectralmamba.pixels import as_input, patch_means
+from spectralmamba.classifier import network_probabilities
+from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.training.draws import Purpose, generator
 from spectralmamba.training.task import Task
@@ -138,26 +139,14 @@ class Pupil:
     @torch.no_grad()
     def _probabilities(self, network: nn.Module, patch: int) -> Tensor:
         network.eval()
-        pixels = self.task.normalised.pixels
-        parts = [
-            network(as_input(pixels.gathered(pixels.neighbourhoods(part, patch)))).softmax(1).cpu()
-            for part in self._candidates.split(_PIXELS)
-        ]
-        return torch.cat(parts) if parts else self.sums[:0]
+        found = network_probabilities(network, self.task.normalised.pixels, self._candidates, patch, _PIXELS)
+        return self.sums if found is None else found.cpu()
 
     def _discriminant(self) -> Tensor:
         """Return the probabilities of a linear discriminant of patch means, `(c, K)`."""
-        lesson = self.lesson()
-        pixels, patch = lesson.normalised.pixels, widest_patch(self.settings, self.task)
-
-        def means(positions: Tensor) -> np.ndarray:
-            return patch_means(pixels, positions, patch).double().cpu().numpy()
-
-        return torch.from_numpy(
-            discriminant_probabilities(
-                means(lesson.positions), lesson.targets.cpu().numpy(), means(self._candidates), len(lesson.classes)
-            )
-        ).float()
+        lesson, patch = self.lesson(), widest_patch(self.settings, self.task)
+        found = discriminate(lesson, lesson.positions, lesson.targets, self._candidates, patch)
+        return torch.from_numpy(found).float()
 
     def _label(self, number: int) -> None:
         """Label candidates at random among those that are sure, until each class has its number."""
@@ -173,6 +162,21 @@ class Pupil:
         device = self.task.positions.device
         self.positions = self._candidates[torch.from_numpy(np.concatenate(chosen)).to(device)]
         self.targets = torch.from_numpy(np.concatenate(targets)).to(device)
+
+
+def discriminate(task: Task, positions: Tensor, targets: Tensor, others: Tensor, patch: int) -> np.ndarray:
+    """Return class probabilities `(m, K)` of the pixels `others` `(m,)`, by the discriminant of patch means of labelled pixels.
+
+    Args:
+        task: Whose pixels and classes they are.
+        positions: Labelled pixels, `(n,)`.
+        targets: Index of their class, `(n,)`.
+        others: Pixels to tell the class of.
+        patch: Width of the patches whose means are compared.
+    """
+    pixels = task.normalised.pixels
+    spectra, asked = (patch_means(pixels, part, patch).double().cpu().numpy() for part in (positions, others))
+    return discriminant_probabilities(spectra, targets.cpu().numpy(), asked, len(task.classes))
 
 
 def discriminant_probabilities(

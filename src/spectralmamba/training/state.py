@@ -85,7 +85,7 @@ class Checkpoint:
 
 @dataclass
 class Keeper:
-    """Keeps a training's state and tells a listener of its steps, which are one stage of several.
+    """Where a training's state is kept, and who is told of its steps, which are one stage of several.
 
     Attributes:
         checkpoint: File to keep the state in; None for none.

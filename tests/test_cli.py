@@ -554,3 +554,88 @@ def test_a_reader_that_goes_away_is_no_defect(example: Example) -> None:
 def test_no_temporary_file_is_left_by_a_run(tmp_path: Path, example: Example) -> None:
     assert command_line("run", example.scene, example.labels, "--out", tmp_path / "out", *QUICK).code == 0
     assert temporary_files(tmp_path) == []
+
+
+# suggest -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(tmp_path: Path, example: Example) -> Path:
+    """Labels of the example's first rows; below them there is something to suggest."""
+    return write_tiff(tmp_path / "few.tif", np.where(np.indices(example.ids.shape)[0] < 10, example.ids, 0)[None])
+
+
+@pytest.mark.parametrize("guide", ["labels", "model", "nothing"])
+def test_suggestions_are_filled_in_and_given_back_as_labels(
+    guide: str, tmp_path: Path, trained: Path, example: Example, few: Path
+) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    options = {"labels": ("--labels", few), "model": ("--model", trained / "model.safetensors"), "nothing": ()}[guide]
+    said = {"labels": "discriminant of the labels", "model": "the classifier doubts", "nothing": "spectra alone"}[guide]
+    out = tmp_path / "ask.gpkg"
+    answer = command_line("suggest", example.scene, "--count", 6, "--out", out, *options)
+    assert answer.code == 0, answer
+    assert re.search(rf"^6 pixels from \d+ candidates, .*{said}", answer.out, re.MULTILINE)
+    assert f"Suggestions: {out}" in answer.out
+    assert '"class"' in answer.out
+    assert "--label-column class" in answer.out
+    assert ("--with-labels" in answer.out) == (guide == "labels")
+    features = geopandas.read_file(out)
+    assert features["likely_class"].notna().all() == (guide != "nothing")
+    features["class"] = ["oats", "rye", "oats", "rye", "rye", None]
+    features.to_file(out)
+    words = ("suggest", example.scene, "--labels", out, "--label-column", "class", "--count", 2, "--with-labels")
+    assert_refused(command_line(*words, "--out", out, "--overwrite"), "ask.gpkg", "holds the labels")
+    answer = command_line(*words, "--out", tmp_path / "more.geojson", "--width", 3)
+    assert answer.code == 0, answer
+    assert "Labels left out, without class: 1" in answer.out
+    assert "2 squares of 3 × 3 pixels" in answer.out
+    assert sorted(geopandas.read_file(tmp_path / "more.geojson")["class"].dropna()) == ["oats"] * 2 + ["rye"] * 3
+    run = ("train", example.scene, out, "--label-column", "class", "--split", "none", "--out", tmp_path / "run")
+    assert command_line(*run, *QUICK).code == 0
+
+
+def test_suggestions_stay_in_the_area_and_repeat_by_seed(tmp_path: Path, example: Example, few: Path) -> None:
+    area = np.zeros(example.ids.shape, np.uint8)
+    area[12:15] = 1
+    words = ("--labels", few, "--area", write_tiff(tmp_path / "area.tif", area[None]), "--count", 5)
+    texts = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        out = tmp_path / f"{name}.csv"
+        answer = command_line("suggest", example.scene, *words, "--seed", seed, "--out", out)
+        assert answer.code == 0, answer
+        assert "counted from 0" in answer.out
+        texts.append(out.read_text())
+    assert texts[0] == texts[1] != texts[2]
+    assert {int(line.split(",")[4]) for line in texts[0].splitlines()[1:]} <= {12, 13, 14}
+
+
+def test_what_cannot_be_suggested_is_said_before_a_file_is_made(
+    tmp_path: Path, trained: Path, example: Example, few: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    np.save(tmp_path / "cube.npy", np.nan_to_num(example.cube.transpose(1, 2, 0)))
+    write_tiff(tmp_path / "other.tif", example.cube[:5])
+    model = trained / "model.safetensors"
+    for scene, name, options, said in (
+        (example.scene, "s.gpkg", ("--count", 10_000), ("at least 10000", "--count")),
+        (example.scene, "s.gpkg", ("--width", 2), ("no centre pixel",)),
+        (example.scene, "s.gpkg", ("--with-labels",), ("--with-labels without labels", "--labels")),
+        (example.scene, "s.gpkg", ("--label-column", "crop"), ("--label-column without labels",)),
+        (example.scene, "s.gpkg", ("--labels", tmp_path / "none.tif"), ("none.tif", "no such label file")),
+        (example.scene, "s.gpkg", ("--area", tmp_path / "roads.gpkg"), ("roads.gpkg", "raster", "gdal_rasterize")),
+        (example.scene, "s.shp", (), (".gpkg, .geojson or .csv",)),
+        (example.scene, "none/s.csv", (), ("output folder does not exist",)),
+        (tmp_path / "cube.npy", "s.gpkg", ("--band-axis", 2), ("neither CRS nor transform", ".csv")),
+        (tmp_path / "other.tif", "s.gpkg", ("--model", model), ("other.tif", "another number of bands")),
+    ):
+        assert_refused(command_line("suggest", scene, "--out", out / name, *options), *said, out=out)
+    answer = command_line("suggest", tmp_path / "cube.npy", "--band-axis", 2, "--count", 3, "--out", out / "s.csv")
+    assert answer.code == 0, answer
+    (out / "s.csv").write_text("filled in")
+    words = ("suggest", example.scene, "--labels", few, "--count", 3, "--out", out / "s.csv")
+    assert_refused(command_line(*words), "s.csv", "--overwrite")
+    assert (out / "s.csv").read_text() == "filled in"
+    assert command_line(*words, "--overwrite").code == 0
+    assert (out / "s.csv").read_text().startswith("suggestion,class,likely_class,margin,row,column,x,y")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spectralmamba.scenes import open_labels, open_scene, simulate_scene
     from spectralmamba.settings import Settings
     from spectralmamba.splits import Split, split_disjoint, split_masks, split_random
+    from spectralmamba.suggestions import suggest
     from spectralmamba.training import fit, fit_seeds, recommend_settings
 
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "split_disjoint": "splits",
     "split_masks": "splits",
     "split_random": "splits",
+    "suggest": "suggestions",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "split_disjoint",
     "split_masks",
     "split_random",
+    "suggest",
 ]
 
 

@@ -20,6 +20,7 @@ from spectralmamba.cli.commands.map import map_command
 from spectralmamba.cli.commands.models import models
 from spectralmamba.cli.commands.report import report
 from spectralmamba.cli.commands.simulate import simulate
+from spectralmamba.cli.commands.suggest import suggest
 from spectralmamba.cli.commands.train import run_all, train
 from spectralmamba.cli.show import console, errors
 from spectralmamba.errors import OutputError, SpectralMambaError, TrainingInterrupted
@@ -55,6 +56,7 @@ app.command()(info)
 app.command()(train)
 app.command(name="run")(run_all)
 app.command()(evaluate)
+app.command()(suggest)
 app.command(name="map")(map_command)
 app.command()(report)
 app.command()(models)

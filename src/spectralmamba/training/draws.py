@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     DROPOUT = 3
     MIXUP = 4
     PSEUDO_LABELS = 5
+    SUGGESTIONS = 6
 
 
 def words(seed: int, purpose: Purpose, count: int, *, step: int = 0, call: int = 0, first_block: int = 0) -> np.ndarray:

@@ -89,7 +89,7 @@ def prepare(
         area = statistics_area(training, split, settings)
         name = area.tobytes()
         if name not in scenes:
-            scenes[name] = _normalise(pixels, area, settings)
+            scenes[name] = normalise(pixels, area, settings)
         side = pixels.at(np.ones_like(training) if split is None else split.training_side | training)
         tasks[key] = Task(scenes[name], positions, targets, classes, side)
     return tasks
@@ -117,7 +117,8 @@ def _training_pixels(pixels: Pixels, ids: np.ndarray, training: np.ndarray) -> t
     return positions, torch.from_numpy(targets.reshape(-1)).to(positions.device), classes
 
 
-def _normalise(pixels: Pixels, area: np.ndarray, settings: Settings) -> Normalised:
+def normalise(pixels: Pixels, area: np.ndarray, settings: Settings) -> Normalised:
+    """Learn the input transform from the pixels under a mask `(H, W)`, and apply it to all."""
     statistics, pairs = pixels.at(area), pixels.neighbour_pairs(area)
     transform = learn_transform(pixels.values, statistics, pairs, settings)
     with torch.no_grad():

@@ -31,7 +31,7 @@ test-gpu: $(READY)
 	$(BIN)/pytest -m gpu tests/test_gpu.py
 
 bench: $(READY)
-	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/few_labels.py
 
 bench-speed: $(READY)
 	$(BIN)/python benchmarks/scan.py --write-docs

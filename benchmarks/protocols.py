@@ -64,27 +64,41 @@ def enmap_potsdam() -> tuple[xr.DataArray, xr.DataArray]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A scene with its labels and a split for each seed and patch width.
+    """A scene with its labels and a split for each seed, the same for all methods.
 
     Attributes:
         name: As reported, "salinas-a/5".
         data: Returns scene and labels.
-        split: Makes the split of labels, seed and patch width.
+        split: Makes the split of labels and seed.
+        apart: Whether training and test lie in different areas of the scene.
         seeded: Whether another seed is another split.
     """
 
     name: str
     data: Callable[[], tuple[xr.DataArray, xr.DataArray]]
-    split: Callable[[xr.DataArray, int, int], Split]
+    split: Callable[[xr.DataArray, int], Split]
+    apart: bool = False
     seeded: bool = True
 
 
-def _random(per_class: int) -> Callable[[xr.DataArray, int, int], Split]:
-    return lambda labels, seed, patch: split_random(labels, per_class=per_class, seed=seed, patch=patch)
+_REACH = 3  # pixels, of the widest patch; the buffer for narrower ones, too, so that all methods test the same pixels
 
 
-def _columns(labels: xr.DataArray, seed: int, patch: int) -> Split:
-    return split_disjoint(labels, method="columns", boundary=64, buffer=0, seed=seed, patch=patch)
+def _random(per_class: int) -> Callable[[xr.DataArray, int], Split]:
+    return lambda labels, seed: split_random(labels, per_class=per_class, seed=seed)
+
+
+def _regions(per_class: int) -> Callable[[xr.DataArray, int], Split]:
+    return lambda labels, seed: split_disjoint(labels, method="regions", per_class=per_class, buffer=_REACH, seed=seed)
+
+
+def _blocks(labels: xr.DataArray, seed: int) -> Split:
+    """Blocks, since each class of Salinas-A is one connected field, which cannot be left out whole."""
+    return split_disjoint(labels, method="blocks", block_size=16, per_class=5, buffer=_REACH, seed=seed)
+
+
+def _columns(labels: xr.DataArray, seed: int) -> Split:
+    return split_disjoint(labels, method="columns", boundary=64, buffer=0, seed=seed)
 
 
 PROTOCOLS = {
@@ -94,6 +108,10 @@ PROTOCOLS = {
         Protocol("botswana/5", botswana, _random(5)),
         Protocol("botswana/10", botswana, _random(10)),
         Protocol("botswana/30", botswana, _random(30)),
-        Protocol("enmap-potsdam/columns", enmap_potsdam, _columns, seeded=False),
+        Protocol("salinas-a/5-blocks", salinas_a, _blocks, apart=True),
+        Protocol("botswana/5-regions", botswana, _regions(5), apart=True),
+        Protocol("botswana/10-regions", botswana, _regions(10), apart=True),
+        Protocol("botswana/30-regions", botswana, _regions(30), apart=True),
+        Protocol("enmap-potsdam/columns", enmap_potsdam, _columns, apart=True, seeded=False),
     )
 }

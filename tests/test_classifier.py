@@ -110,7 +110,7 @@ def test_a_file_cut_anywhere_is_refused(classifier_file: Path):
     assert_refused(classifier_file)
 
 
-NAME = "network.head.bias"
+NAME = "network.network.head.bias"
 
 
 def _nothing(_: Card, tensors: dict[str, Tensor]) -> None:
@@ -141,9 +141,12 @@ def _replaced(name: str, tensor: Tensor) -> Callable[[Card, dict[str, Tensor]], 
         (_replaced("transform.more", torch.zeros(1)), "transform.more"),
         (_replaced("more", torch.zeros(1)), "more"),
         (_replaced("transform.mean", torch.full((17,), torch.nan)), "NaN"),
+        (_replaced("network.companion.support", torch.zeros(1, 17)), "network.companion.support"),
+        (_replaced("network.companion.gamma", torch.tensor(torch.nan)), "NaN"),
     ],
-    ids=["missing", "NaN", "infinity", "shape", "integer", "half", "network", "transform", "stranger", "NaN mean"],
-)
+    ids=["missing", "NaN", "infinity", "shape", "integer", "half", "network", "transform", "stranger", "NaN mean",
+         "companion", "NaN companion"],
+)  # fmt: skip
 def test_tensors_that_do_not_fit_the_card_are_refused(damage: Any, change: Any, told: str):
     assert told in str(assert_refused(damage(change)))
 

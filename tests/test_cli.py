@@ -598,7 +598,7 @@ def test_suggestions_are_filled_in_and_given_back_as_labels(
 def test_suggestions_stay_in_the_area_and_repeat_by_seed(tmp_path: Path, example: Example, few: Path) -> None:
     area = np.zeros(example.ids.shape, np.uint8)
     area[12:15] = 1
-    words = ("--labels", few, "--area", write_tiff(tmp_path / "area.tif", area[None]), "--count", 5)
+    words = ("--labels", few, "--area", write_tiff(tmp_path / "area.tif", area[None]), "--count", 15)
     texts = []
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         out = tmp_path / f"{name}.csv"

@@ -76,7 +76,8 @@ def test_scores_hold_what_is_documented_in_strict_json(run: Run, data: Any, quic
     assert record["test_pixels"] == split.test.sum() == np.sum(record["confusion"]) + record["unclassified"]
     assert record["overall_accuracy"] == scores.overall_accuracy
     assert record["split"]["patch"] == 3
-    assert set(record["model"]) == {"name", "preset", "patch", "parameters", "multiply_accumulates"}
+    size = {"parameters", "multiply_accumulates", "companion"}
+    assert set(record["model"]) == {"name", "preset", "patch"} | size
     assert {"file", "shape", "crs"} < set(record["scene"])
     assert record["scene"]["crs"] == "EPSG:32633"
     assert set(record["seconds"]) == {"train", "map", "evaluate"}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
 from spectralmamba.models import create_model
+from spectralmamba.models.committee import COMPANIONS, Committee
 from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
@@ -47,7 +48,7 @@ class Classifier:
     """What `fit` returns: it tells the class of each pixel of a scene.
 
     Attributes:
-        network: Maps normalised spectra or patches to logits.
+        network: Maps normalised spectra or patches to logits; a `Committee` where something else decides, too.
         transform: Normalises spectra.
         card: What is known of it: classes, bands, normalisation, settings, split, scores, versions, data, model.
     """
@@ -250,7 +251,7 @@ def exact_convolutions() -> Iterator[None]:
 def build_network(
     model: dict[str, Any], bands: int, classes: int, device: torch.device | str | None = None
 ) -> nn.Module:
-    """Build the network that a card's `model` entry describes.
+    """Build the network that a card's `model` entry describes, and what decides beside it.
 
     Raises:
         ModelError: `create_model` does not know it, or an option is a setting of its own.
@@ -262,7 +263,10 @@ def build_network(
             f"{option!r} is not an option of a network", remedy="Give it as a setting, not among the options."
         )
     with torch.device(device or "cpu"):
-        return create_model(**settled, **model["options"])
+        network, companion = create_model(**settled, **model["options"]), model.get("companion")
+        if companion is None:
+            return network
+        return Committee(network, COMPANIONS[companion["kind"]](bands, classes, companion["size"]))
 
 
 def find_device(name: str) -> torch.device:
@@ -342,6 +346,12 @@ def _check_card(card: dict[str, Any]) -> None:
         raise ValueError(f"wavelengths that are not numbers of {count} bands")
     if type(card["model"]["patch"]) is not int or not isinstance(card["model"]["options"], dict):
         raise TypeError("a patch that is not a whole number, or options that are no table")
+    if (companion := card["model"].get("companion")) is not None and (
+        companion["kind"] not in COMPANIONS
+        or type(companion["size"]) is not int
+        or not 1 <= companion["size"] <= HIGHEST_ID
+    ):
+        raise ValueError("a companion of an unknown kind or without spectra")
     if not isinstance(card["versions"]["spectralmamba"], str):
         raise TypeError("versions that are not text")
 

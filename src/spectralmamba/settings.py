@@ -33,7 +33,7 @@ class Settings:
 
     normalisation: str = "whitening"
     """ "standard": bands standardised; "whitening": noise whitening on top, learned from differences of neighbours."""
-    whitening_epsilon: float = 0.01
+    whitening_epsilon: float = 0.1
     """ε of the whitening (N + ε I)^(−1/2): how much of small differences is left alone."""
     statistics_from: str = "training side"
     """Pixels, never their labels, that normalisation is learned from: "training side" of the split, "scene", "training pixels"."""
@@ -73,11 +73,13 @@ class Settings:
     self_training_rounds: int = 2
     """Rounds in which teachers label pixels of the training side that they are sure of, for the classifier to learn; 0 is none."""
     teacher_patch: int = 7
-    """P of the widest teacher; 3 × 3 and a linear discriminant of patch means stand beside it if it is wider than 3."""
+    """P of the widest teacher; label propagation stands beside it, and 3 × 3 if it is wider than 3."""
     pseudo_labels: int = 100
     """Training pixels that teachers fill each class up to."""
     pseudo_confidence: float = 0.6
     """Mean probability that teachers must give a pixel to label it."""
+    companion: str = "label propagation"
+    """What decides beside the network where labels are few: "label propagation" or "support vectors", of patch means, or "none"."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -156,6 +158,7 @@ class Settings:
 
 
 _CHOICES = {
+    "companion": ("label propagation", "support vectors", "none"),
     "normalisation": ("standard", "whitening"),
     "statistics_from": ("training side", "scene", "training pixels"),
 }

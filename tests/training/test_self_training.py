@@ -127,7 +127,7 @@ def test_the_classifier_alone_is_trained_where_half_the_classes_have_enough_labe
 def test_enough_labels_give_what_a_training_without_self_training_gives(halved: Data, tiny: Settings):
     heard: list[int] = []
     enough = fit(*halved, tiny, pseudo_labels=3, device="cpu", on_step=lambda p: heard.append(p.steps))
-    none = fit(*halved, tiny, self_training_rounds=0, device="cpu")
+    none = fit(*halved, tiny, self_training_rounds=0, companion="none", device="cpu")
     assert heard == [2, 2]
     assert same_network(enough, none)
     assert enough.card["self_training"] == none.card["self_training"]

@@ -334,7 +334,7 @@ def test_running_statistics_go_on_from_a_checkpoint(
             fit_seeds(*scene, splits, settings, device="cpu", checkpoints=checkpoints, on_step=stop_at(0, 1))
         found = fit_seeds(*scene, splits, settings, device="cpu", checkpoints=checkpoints, resume=True)
     assert_near(found, alone(scene, splits, settings))
-    assert all(int(classifier.network[1].num_batches_tracked) == 3 for classifier in found.values())
+    assert all(int(classifier.network.network[1].num_batches_tracked) == 3 for classifier in found.values())
 
 
 def test_a_network_that_cannot_be_batched_is_trained_one_seed_after_the_other_with_a_warning(

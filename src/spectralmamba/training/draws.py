@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     MIXUP = 4
     PSEUDO_LABELS = 5
     SUGGESTIONS = 6
+    GRAPH = 7
 
 
 def words(seed: int, purpose: Purpose, count: int, *, step: int = 0, call: int = 0, first_block: int = 0) -> np.ndarray:

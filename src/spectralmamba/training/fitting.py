@@ -21,6 +21,7 @@ from torch import nn
 from spectralmamba.classifier import Classifier, build_network, exact_convolutions, find_device
 from spectralmamba.errors import SceneError, TrainingInterrupted
 from spectralmamba.models import ModelSize, model_size
+from spectralmamba.models.committee import Committee, KernelSmoother, SupportVectorMachine
 from spectralmamba.ops.selective_scan.operator import triton_kernels
 from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
@@ -156,18 +157,23 @@ def _fit(
                         run.finish(training)
             except KeyboardInterrupt:
                 raise _interrupted(trainings) from None
-    for file in checkpoints.values():
-        file.unlink(missing_ok=True)
-    sizes: dict[int, ModelSize] = {}
+    sizes: dict[tuple[int, int], ModelSize] = {}
     classifiers: dict[int, Classifier] = {}
     for seed, run in runs.items():
-        task, network, classes = run.task, run.network, len(run.task.classes)
+        task, companion = run.task, run.companion
+        network = run.network if companion is None else Committee(run.network, companion)
+        size_of_companion = 0 if companion is None else len(companion.support)
         card = make_card(scene, bands, labels, task, splits[seed], run.settings, checksum)
-        size = sizes.get(classes) or model_size(network, len(bands), settings.patch)
-        sizes[classes] = size
+        shape = len(task.classes), size_of_companion
+        size = sizes.get(shape) or model_size(network, len(bands), settings.patch)
+        sizes[shape] = size
         card["model"] |= {"parameters": size.parameters, "multiply_accumulates": size.multiply_accumulates}
+        kind = {"kind": settings.companion, "size": size_of_companion}
+        card["model"]["companion"] = kind if size_of_companion else None
         card["self_training"] = run.pupil.record(run.stages)
         classifiers[seed] = Classifier(network.eval(), copy.deepcopy(task.normalised.transform), card)
+    for file in checkpoints.values():
+        file.unlink(missing_ok=True)
     return classifiers
 
 
@@ -188,6 +194,7 @@ class _Run:
         self._keeper = Keeper(checkpoint, listener, identity, stages=len(self.stages))
         self._kept: Checkpoint | None = None
         self.network: nn.Module
+        self.companion: KernelSmoother | SupportVectorMachine | None
 
     def resume(self) -> None:
         """Go on from the checkpoint."""
@@ -212,7 +219,7 @@ class _Run:
         """Take what the stage has trained."""
         stage = self.stages[self.pupil.stage]
         if stage.last:
-            self.network = training.network
+            self.network, self.companion = training.network, self.pupil.companion(stage.patch)
         else:
             self.pupil.learned(training.network, stage)
 

@@ -1,14 +1,15 @@
 """Self-training: teachers label pixels that they are sure of, and the classifier learns from these, too.
 
-With few labels the largest gap is in what of a class they miss. Networks of two patch widths and a linear discriminant of patch
-means err in different places; where their mean is sure, it is right far more often than any of them, and pixels labelled so
-show how a class varies. Every class is filled up to the same number, no longer if half of them have that many labels, and only
-pixels of the split's training side are looked at (Lee 2013, "Pseudo-Label"; Xie et al. 2020, arXiv 1911.04252).
+With few labels the largest gap is in what of a class they miss. Networks of two patch widths and label propagation err in different
+places; where their mean is sure, it is right far more often than any of them, and pixels labelled so show how a class varies. Every
+class is filled up to the same number, no longer if half of them have that many labels, and only pixels of the split's training side
+are looked at (Lee 2013, "Pseudo-Label"; Xie et al. 2020, arXiv 1911.04252).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from spectralmamba.classifier import network_probabilities
+from spectralmamba.models.committee import KernelSmoother, SupportVectorMachine
 from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
+from spectralmamba.training.companions import labels_are_few, learn_companion, propagate_labels
 from spectralmamba.training.draws import Purpose, generator
 from spectralmamba.training.task import Task
 
@@ -50,7 +53,7 @@ def plan(settings: Settings, task: Task) -> list[Stage]:
     Adding to rare classes alone would make them likelier than they are.
     """
     student = Stage(settings.self_training_rounds, settings.patch, False, True)
-    if np.median(torch.bincount(task.targets).cpu().numpy()) >= settings.pseudo_labels:
+    if not labels_are_few(task, settings):
         return [student]
     widest = widest_patch(settings, task)
     teachers = [widest, *([3] if widest > 3 else [])]
@@ -103,9 +106,13 @@ class Pupil:
         self.sums = self.sums + self._probabilities(network, stage.patch)  # a checkpoint may hold what it was
         self.stage += 1
         if stage.ends_round:
-            self.sums = self.sums + self._discriminant()
+            self.sums = self.sums + self._propagated
             self._label(stage.round)
             self.sums = torch.zeros_like(self.sums)
+
+    def companion(self, patch: int) -> KernelSmoother | SupportVectorMachine | None:
+        """Return what decides beside the classifier of patches of this width."""
+        return learn_companion(self.task, self.settings, patch)
 
     def record(self, stages: list[Stage]) -> dict[str, Any]:
         """Return what a card says of it: the teachers' patches, and the pixels that they labelled, by class id."""
@@ -142,11 +149,11 @@ class Pupil:
         found = network_probabilities(network, self.task.normalised.pixels, self._candidates, patch, _PIXELS)
         return self.sums if found is None else found.cpu()
 
-    def _discriminant(self) -> Tensor:
-        """Return the probabilities of a linear discriminant of patch means, `(c, K)`."""
-        lesson, patch = self.lesson(), widest_patch(self.settings, self.task)
-        found = discriminate(lesson, lesson.positions, lesson.targets, self._candidates, patch)
-        return torch.from_numpy(found).float()
+    @cached_property
+    def _propagated(self) -> Tensor:
+        """What label propagation says of the candidates, `(c, K)`."""
+        patch = widest_patch(self.settings, self.task)
+        return self._probabilities(propagate_labels(self.task, self.settings, patch), patch)
 
     def _label(self, number: int) -> None:
         """Label candidates at random among those that are sure, until each class has its number."""

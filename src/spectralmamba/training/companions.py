@@ -1,0 +1,155 @@
+"""What decides beside the network where labels are few: label propagation over the scene's spectra, or a support vector machine."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectralmamba.models.committee import KernelSmoother, SupportVectorMachine
+from spectralmamba.pixels import patch_means
+from spectralmamba.settings import Settings
+from spectralmamba.training.draws import Purpose, generator
+from spectralmamba.training.task import Task
+
+_MOST_CLASSES = 64  # of a support vector machine: 2 016 pairs
+# Tuning by cross-validation chooses worse than this where labels are few (Salinas-A, 5 a class: 0.984 against 0.995).
+_COST = 10.0
+_CONSTANT = 1e-4  # standard deviation of a whitened band that does not vary
+_MOST_LABELLED, _MOST_NODES = 1500, 3000  # of the graph
+_REACH = 60.0  # γ, in units of 1 / (bands × mean variance)
+_PASSED_ON = 0.5  # α: how much of what a pixel says comes from its neighbours in the graph
+
+
+def learn_companion(task: Task, settings: Settings, patch: int) -> KernelSmoother | SupportVectorMachine | None:
+    """Return what decides beside the network, which sees means of patches of this width; None where nothing does.
+
+    A companion is for few labels, where half the classes have fewer than `settings.pseudo_labels`. With many, the network alone
+    is better.
+    """
+    if not labels_are_few(task, settings):
+        return None
+    if settings.companion == "label propagation":
+        return propagate_labels(task, settings, patch)
+    if settings.companion == "support vectors" and len(task.classes) <= _MOST_CLASSES:
+        return _learn_machine(task, settings, patch)
+    return None
+
+
+def labels_are_few(task: Task, settings: Settings) -> bool:
+    """Tell whether half the classes have fewer training pixels than self-training fills them up to."""
+    return float(np.median(torch.bincount(task.targets).cpu().numpy())) < settings.pseudo_labels
+
+
+@torch.no_grad()
+def propagate_labels(task: Task, settings: Settings, patch: int) -> KernelSmoother:
+    """Spread labels over a graph of labelled and unlabelled pixels.
+
+    Zhou et al. 2004, "Learning with local and global consistency". An edge weighs as much as a Gaussian kernel of the distance
+    between two patch means. With S the weights, divided by the roots of both nodes' sums, and Y the labels, what the nodes know is
+    F = (I − α S)⁻¹ Y, solved at once. Any other pixel takes the kernel's mean of the nodes' shares of F.
+
+    Args:
+        task: Its labelled pixels, and the pixels of its training side, are the nodes: a random part of them where they are many.
+        settings: With the seed.
+        patch: Width of the patches.
+    """
+    pixels, classes = task.normalised.pixels, len(task.classes)
+    random = generator(settings.seed, Purpose.GRAPH, step=0)
+    labelled = _of_each_class(task.targets.cpu().numpy(), _MOST_LABELLED, random)
+    targets = task.targets[labelled]
+    side = task.training_side.cpu()
+    side = side[~torch.isin(side, task.positions.cpu())].numpy()
+    size = min(len(side), max(0, _MOST_NODES - len(labelled)))
+    unlabelled = torch.from_numpy(np.sort(random.choice(side, size, replace=False))).to(task.positions.device)
+    nodes = patch_means(pixels, torch.cat([task.positions[labelled], unlabelled]), patch)  # (S, L)
+    smoother = KernelSmoother(nodes.shape[1], classes, len(nodes)).to(nodes.device)
+    variance = float(nodes.double().var(0, correction=0).mean()) or 1.0
+    smoother.gamma.fill_(_REACH / (nodes.shape[1] * variance))
+    smoother.support.copy_(nodes)
+    smoother.shares.copy_(_spread(nodes, float(smoother.gamma), targets, classes))
+    return smoother.eval()
+
+
+def _spread(nodes: Tensor, gamma: float, targets: Tensor, classes: int) -> Tensor:
+    """Return each node's shares of the classes `(S, K)`; the first nodes are labelled, their targets `(n,)`."""
+    exact = nodes.double() if nodes.device.type != "mps" else nodes.cpu().double()
+    weights = torch.exp(-gamma * torch.cdist(exact, exact).square())
+    weights.fill_diagonal_(0)
+    scale = weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
+    matrix = (
+        torch.eye(len(exact), dtype=exact.dtype, device=exact.device) - _PASSED_ON * weights * scale * scale[:, None]
+    )
+    given = exact.new_zeros(len(exact), classes)
+    given[torch.arange(len(targets)), targets.to(exact.device)] = 1
+    found = torch.cholesky_solve(given, torch.linalg.cholesky(matrix)).clamp_min(0)
+    total = found.sum(1, keepdim=True)
+    # A node that no label reaches knows nothing.
+    return torch.where(total > 0, found / total.clamp_min(torch.finfo(total.dtype).tiny), 1 / classes).to(nodes)
+
+
+def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorMachine:
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    random = generator(settings.seed, Purpose.GRAPH, step=1)
+    chosen = _of_each_class(task.targets.cpu().numpy(), _MOST_LABELLED, random)
+    pixels, targets = task.normalised.pixels, task.targets[chosen].cpu().numpy()
+    spectra = patch_means(pixels, task.positions[chosen], patch).double().cpu().numpy()
+    scaler = StandardScaler().fit(spectra)
+    # Where bands are constant, whitening leaves rounding behind, which must not become large.
+    scale = np.asarray(scaler.scale_)
+    scale = np.where(scale > _CONSTANT, scale, 1.0)
+    spectra = (spectra - scaler.mean_) / scale
+    weights = "balanced" if settings.class_balanced else None
+    gamma = 1 / (spectra.shape[1] * (spectra.var() or 1))  # SVC's "scale", which it does not tell
+    found = SVC(C=_COST, gamma=gamma, class_weight=weights, decision_function_shape="ovo", random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # which many classes of one label look like
+        found.fit(spectra, targets)
+    machine = SupportVectorMachine(spectra.shape[1], len(task.classes), len(found.support_))
+    values = {
+        "mean": scaler.mean_,
+        "inverse_sd": 1 / scale,
+        "gamma": gamma,
+        "support": found.support_vectors_,
+        "coefficients": _of_pairs(np.asarray(found.dual_coef_), found.n_support_),
+        "intercepts": found.intercept_ if len(task.classes) > 2 else -found.intercept_,
+    }
+    for name, value in values.items():
+        getattr(machine, name).copy_(torch.as_tensor(np.asarray(value)))
+    return machine.to(pixels.values.device).eval()
+
+
+def _of_each_class(targets: np.ndarray, most: int, random: np.random.Generator) -> Tensor:
+    """Return which labelled pixels are learned, ascending `(n,)`: if many, one of each class and its share of the rest."""
+    if len(targets) <= most:
+        return torch.arange(len(targets))
+    classes, counts = np.unique(targets, return_counts=True)
+    room = max(0, most - len(classes))
+    sizes = 1 + room * (counts - 1) // max(1, len(targets) - len(classes))
+    parts = [
+        random.choice(np.flatnonzero(targets == target), size, replace=False)
+        for target, size in zip(classes, sizes, strict=True)
+    ]
+    return torch.from_numpy(np.sort(np.concatenate(parts)))
+
+
+def _of_pairs(dual: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the coefficient of each support vector in each pair's decision `(S, J)`.
+
+    Args:
+        dual: SVC's `dual_coef_` `(K − 1, S)`: for a support vector of class i, those against the other classes in order.
+        counts: Support vectors of each class `(K,)`, which are in the order of the classes.
+    """
+    ends = np.cumsum(counts)
+    of_class = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+    pairs = list(combinations(range(len(counts)), 2))
+    coefficients = np.zeros((dual.shape[1], len(pairs)))
+    for number, (first, second) in enumerate(pairs):
+        coefficients[of_class[first], number] = dual[second - 1, of_class[first]]
+        coefficients[of_class[second], number] = dual[first, of_class[second]]
+    return coefficients if len(counts) > 2 else -coefficients  # scikit-learn turns the sign of a single pair

@@ -60,7 +60,7 @@ class Features:
     Attributes:
         training: Spectra `(n, L)` of the training pixels.
         testing: Those of the test pixels, `(m, L)`.
-        others: Those of the other pixels of the training side, on random draws of the whole scene, whose labels nobody sees, `(o, L)`.
+        others: Those of the other pixels of the training side, on random draws of the whole scene, `(o, L)`.
         seconds: What making them took.
     """
 

@@ -46,11 +46,12 @@ def test_fields_under_strong_noise_keep_their_patches():
     assert "points more often in blocks left out" in found.reasons[0]
 
 
-def test_many_labels_where_neighbours_differ_get_mixup_instead_of_neighbour_differences():
+def test_many_labels_where_neighbours_differ_get_mixup_and_more_steps_instead_of_neighbour_differences():
     scene, labels = make(False, noise=0.2)
     found = recommend_settings(scene, labels, split_random(labels, per_class=120, seed=0))
     assert found.settings.neighbour_difference == 0
     assert found.settings.mixup > 0
+    assert found.settings.steps == 2 * Settings().steps
     assert len(found.reasons) == 2
 
 

@@ -38,12 +38,12 @@ class Recommendation:
 def recommend_settings(
     scene: xr.DataArray, labels: xr.DataArray, split: Split | None = None, settings: Settings | None = None
 ) -> Recommendation:
-    """Choose the patch and the augmentation from the scene's spectra and the training labels.
+    """Choose the patch, and augmentation and steps, from the scene's spectra and the training labels.
 
     Patches help where neighbours mostly belong to one class. That is told by a linear discriminant of single whitened pixels:
     how often it gives neighbours the same class, beyond chance; and, since noise makes neighbours differ, too, by
     cross-validation over blocks of the scene, of pixels against patch means. Where neighbours differ in class and labels are many,
-    differences between neighbours are no augmentation, and mixup is better.
+    differences between neighbours are no augmentation, and longer training with mixup is better.
 
     Args:
         scene: `(band, y, x)`, from `open_scene`.
@@ -73,8 +73,10 @@ def recommend_settings(
     changes: dict[str, object] = {"patch": 1, "teacher_patch": 1}
     count = int(torch.bincount(task.targets).median())
     if count >= _MANY:
-        changes |= {"noise": 0.3, "mixup": 0.3, "neighbour_difference": 0.0}
-        reasons.append(f"Mixup, no neighbour differences: {count} training pixels in the median class.")
+        changes |= {"noise": 0.3, "mixup": 0.3, "neighbour_difference": 0.0, "steps": 2 * settings.steps}
+        reasons.append(
+            f"Mixup, no neighbour differences, twice the steps: {count} training pixels in the median class."
+        )
     return Recommendation(settings.replace(**changes), reasons)
 
 

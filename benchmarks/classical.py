@@ -30,7 +30,7 @@ from spectralmamba.pixels import Pixels, patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.training import statistics_area
-from spectralmamba.training.self_training import discriminant_probabilities
+from spectralmamba.training.discriminant import discriminant_probabilities
 from spectralmamba.transforms import learn_transform
 
 # The first candidate is the one that is taken where there is nothing to tune on, and among equals.

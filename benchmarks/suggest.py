@@ -30,7 +30,7 @@ from protocols import botswana, salinas_a
 from spectralmamba import Settings, fit, split_masks, split_random, suggest
 from spectralmamba.evaluation import paired_difference
 from spectralmamba.pixels import Pixels, patch_means
-from spectralmamba.training.self_training import discriminant_probabilities
+from spectralmamba.training.discriminant import discriminant_probabilities
 from spectralmamba.training.task import prepare
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "suggest.json"

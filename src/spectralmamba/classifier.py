@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
 from spectralmamba.models import create_model
 from spectralmamba.models.committee import COMPANIONS, Committee
-from spectralmamba.pixels import Pixels, as_input
+from spectralmamba.models.novelty import NoveltyScore
+from spectralmamba.pixels import Pixels, as_input, patch_means
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
@@ -35,12 +36,21 @@ _CARD_KEYS = ("format", "classes", "bands", "normalisation", "settings", "split"
 
 
 class Tile(NamedTuple):
-    """A part of a map: where it lies, class ids `(h, w)` (0 nodata) and probabilities `(K, h, w)` (NaN nodata)."""
+    """A part of a map.
+
+    Attributes:
+        rows: Where it lies.
+        columns: Where it lies.
+        ids: Class ids `(h, w)`, 0 nodata.
+        probabilities: `(K, h, w)`, NaN nodata.
+        novelty: How unlike all classes, `(h, w)` in 0 to 1, NaN nodata; None if the classifier cannot tell.
+    """
 
     rows: slice
     columns: slice
     ids: np.ndarray
     probabilities: np.ndarray
+    novelty: np.ndarray | None
 
 
 @dataclass
@@ -51,11 +61,13 @@ class Classifier:
         network: Maps normalised spectra or patches to logits; a `Committee` where something else decides, too.
         transform: Normalises spectra.
         card: What is known of it: classes, bands, normalisation, settings, split, scores, versions, data, model.
+        novelty: Tells how unlike all classes a pixel is; None in files of older versions.
     """
 
     network: nn.Module
     transform: InputTransform
     card: dict[str, Any]
+    novelty: NoveltyScore | None = None
 
     @property
     def classes(self) -> np.ndarray:
@@ -81,12 +93,16 @@ class Classifier:
         """Move it to a device and return it."""
         self.network.to(device)
         self.transform.to(device)
+        if self.novelty is not None:
+            self.novelty.to(device)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the classifier to one safetensors file, atomically; the card is JSON in its header."""
         tensors = with_prefix("network.", self.network.state_dict())
         tensors |= with_prefix("transform.", self.transform.state_dict())
+        if self.novelty is not None:
+            tensors |= with_prefix("novelty.", self.novelty.state_dict())
         write_tensors(path, tensors, "card", self.card)
 
     @classmethod
@@ -105,16 +121,20 @@ class Classifier:
             _check_card(card)
             network = build_network(card["model"], len(card["bands"]["used"]), len(card["classes"]), device="meta")
             transform = InputTransform(len(card["bands"]["used"])).to("meta")
+            novelty = NoveltyScore(len(card["bands"]["used"]), len(card["classes"])).to("meta")
         except (SpectralMambaError, KeyError, TypeError, ValueError) as error:
             raise ClassifierError("the card does not describe a classifier", file=path, found=error) from error
-        strangers = [name for name in tensors if not name.startswith(("network.", "transform."))]
+        parts: dict[str, nn.Module] = {"network.": network, "transform.": transform}
+        if has_novelty := any(name.startswith("novelty.") for name in tensors):
+            parts["novelty."] = novelty
+        strangers = [name for name in tensors if not name.startswith(tuple(parts))]
         if strangers:
             raise ClassifierError("the file holds tensors of something else", file=path, found=", ".join(strangers))
-        for prefix, module in (("network.", network), ("transform.", transform)):
+        for prefix, module in parts.items():
             part = under_prefix(prefix, tensors)
             _check_tensors(path, prefix, module, part)
             module.load_state_dict(part, assign=True)
-        return cls(network.eval(), transform, card).to(find_device(device))
+        return cls(network.eval(), transform, card, novelty if has_novelty else None).to(find_device(device))
 
     def predict(self, scene: xr.DataArray) -> xr.DataArray:
         """Return the class id of each pixel, `(y, x)` uint16 with 0 for nodata, on the scene's grid."""
@@ -162,28 +182,41 @@ class Classifier:
 
     def _classify(
         self, window: xr.DataArray, inner: tuple[slice, slice], batch_size: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids and probabilities of the inner part of a window."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return ids, probabilities and novelty of the inner part of a window."""
         pixels = Pixels.from_scene(window, self.bands, self.device)
         wanted = np.zeros(window.shape[1:], bool)
         wanted[inner] = True
         positions = pixels.at(wanted)
-        found = self.probabilities(pixels, positions, batch_size).cpu().numpy()  # (m, K)
+        pixels = pixels.with_values(self.transform(pixels.values))
+        found = self._probabilities(pixels, positions, batch_size).cpu().numpy()  # (m, K)
         probabilities = np.full((len(self.classes), *wanted.shape), np.nan, np.float32)
         ids = np.zeros(wanted.shape, np.uint16)
         where = (pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy())
         probabilities[:, where[0], where[1]] = found.T
         ids[where] = self.classes[found.argmax(1)]
-        return ids[inner], probabilities[:, *inner]
+        if self.novelty is None:
+            return ids[inner], probabilities[:, *inner], None
+        novelty = np.full(wanted.shape, np.nan, np.float32)
+        novelty[where] = self._novelty(self.novelty, pixels, positions, batch_size).cpu().numpy()
+        return ids[inner], probabilities[:, *inner], novelty[inner]
 
     @torch.inference_mode()
     def probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int = 2048) -> Tensor:
         """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""
+        return self._probabilities(pixels.with_values(self.transform(pixels.values)), positions, batch_size)
+
+    @torch.inference_mode()
+    def _probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int) -> Tensor:
         self.network.eval()
-        values = self.transform(pixels.values)
         with exact_convolutions():
-            found = network_probabilities(self.network, pixels.with_values(values), positions, self.patch, batch_size)
-        return values.new_zeros(0, len(self.classes)) if found is None else found
+            found = network_probabilities(self.network, pixels, positions, self.patch, batch_size)
+        return pixels.values.new_zeros(0, len(self.classes)) if found is None else found
+
+    @torch.inference_mode()
+    def _novelty(self, score: NoveltyScore, pixels: Pixels, positions: Tensor, batch_size: int) -> Tensor:
+        parts = [score(patch_means(pixels, batch, self.patch)) for batch in positions.split(batch_size) if len(batch)]
+        return torch.cat(parts) if parts else pixels.values.new_zeros(0)
 
     def check_scene(self, scene: xr.DataArray) -> None:
         """Check that a scene has the bands that the classifier was trained with.

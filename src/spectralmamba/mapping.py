@@ -7,7 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.writing import class_sidecar_xml
 
 _BLOCK = 512  # pixels on a side of a COG block, GDAL's default
+_LAYERS = {
+    "confidence": "probability of the mapped class",
+    "novelty": "share of the training side's pixels that are more like a class",
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,14 @@ class MapFiles:
     Attributes:
         classes: GeoTIFF of class ids, 0 nodata, with colour table; names in its tags and in the `.aux.xml` beside it.
         confidence: GeoTIFF of the mapped class's probability, float32, NaN nodata.
+        novelty: GeoTIFF of how unlike all classes each pixel is, float32, 0 to 1, NaN nodata; None if the classifier cannot tell.
         georeferenced: Whether the scene gave coordinates to the maps.
         pixels: Classified pixels.
     """
 
     classes: Path
     confidence: Path
+    novelty: Path | None
     georeferenced: bool
     pixels: int
 
@@ -57,13 +63,13 @@ def map_scene(
 ) -> MapFiles:
     """Classify a scene and write the map.
 
-    The scene is read by tiles with a halo of the patch's reach, so memory does not grow with the scene. Both files have the
+    The scene is read by tiles with a halo of the patch's reach, so memory does not grow with the scene. All files have the
     scene's transform and CRS; they appear whole under their final names, or not at all.
 
     Args:
         classifier: From `fit` or `Classifier.load`.
         scene: `(band, y, x)`, with the classifier's bands.
-        path: The class map, "map.tif"; the confidence goes to "map_confidence.tif" beside it.
+        path: The class map, "map.tif"; confidence and novelty go to "map_confidence.tif" and "map_novelty.tif" beside it.
         tile: Rows and columns that are classified at a time.
         on_tile: Called after each tile with the number of pixels done and in all, nodata included.
 
@@ -75,44 +81,56 @@ def map_scene(
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
     classifier.check_scene(scene)
     classes_path = Path(path)
-    confidence_path = classes_path.with_name(f"{classes_path.stem}_confidence{classes_path.suffix}")
+    layers = {name: path for name, path in layer_files(classes_path).items() if _has(classifier, name)}
     _check_writable(classes_path)
     names = {entry["id"]: entry["name"] for entry in classifier.card["classes"]}
     colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
     profile = _profile(scene)
     id_type = np.uint8 if max(names) <= np.iinfo(np.uint8).max else np.uint16
     try:
-        with (
-            _working_raster(classes_path, profile | {"dtype": id_type, "nodata": 0}) as ids,
-            _working_raster(confidence_path, profile | {"dtype": np.float32, "nodata": np.nan}) as confidence,
-        ):
+        with ExitStack() as open_files:
+            ids = open_files.enter_context(_working_raster(classes_path, profile | {"dtype": id_type, "nodata": 0}))
+            floats = profile | {"dtype": np.float32, "nodata": np.nan}
+            rasters = {name: open_files.enter_context(_working_raster(file, floats)) for name, file in layers.items()}
             ids.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
             ids.update_tags(
                 CLASS_NAMES=json.dumps(names), CLASS_COLORS=json.dumps(colors), **_provenance(classifier, scene)
             )
             ids.set_band_description(1, "class")
-            confidence.update_tags(**_provenance(classifier, scene))
-            confidence.set_band_description(1, "probability of the mapped class")
+            for name, raster in rasters.items():
+                raster.update_tags(**_provenance(classifier, scene))
+                raster.set_band_description(1, _LAYERS[name])
             pixels = done = 0
             for result in classifier.tiles(scene, size=tile):
                 window = _window(result)
                 ids.write(result.ids.astype(id_type), 1, window=window)
-                confidence.write(_confidence(result), 1, window=window)
+                for name, raster in rasters.items():
+                    raster.write(result.novelty if name == "novelty" else _confidence(result), 1, window=window)
                 pixels += int((result.ids > 0).sum())
                 done += result.ids.size
                 if on_tile is not None:
                     on_tile(done, ids.width * ids.height)
-            with (
-                atomic_output(confidence_path) as confidence_file,
-                atomic_output(classes_path) as classes_file,
-                atomic_output(classes_path.with_name(classes_path.name + ".aux.xml")) as sidecar_file,
-            ):
-                _write_cloud_optimised(confidence, confidence_file, "average", pixels)
+            with ExitStack() as outputs:
+                layer_outputs = {name: outputs.enter_context(atomic_output(file)) for name, file in layers.items()}
+                classes_file = outputs.enter_context(atomic_output(classes_path))
+                sidecar = classes_path.with_name(classes_path.name + ".aux.xml")
+                sidecar_file = outputs.enter_context(atomic_output(sidecar))
+                for name, raster in rasters.items():
+                    _write_cloud_optimised(raster, layer_outputs[name], "average", pixels)
                 _write_cloud_optimised(ids, classes_file, "nearest", pixels)
                 sidecar_file.write_text(class_sidecar_xml(names, colors), encoding="utf-8")
     except (RasterioError, CPLE_BaseError) as error:  # rasterio lets some of GDAL's errors through as they are
         raise _write_error(classes_path, profile, error) from error
-    return MapFiles(classes_path, confidence_path, has_georeference(scene), pixels)
+    return MapFiles(classes_path, layers["confidence"], layers.get("novelty"), has_georeference(scene), pixels)
+
+
+def layer_files(path: Path) -> dict[str, Path]:
+    """Return the files beside a class map, by what they hold; "novelty" is not always written."""
+    return {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in _LAYERS}
+
+
+def _has(classifier: Classifier, layer: str) -> bool:
+    return layer != "novelty" or classifier.novelty is not None
 
 
 def _window(tile: Tile) -> Window:
@@ -201,8 +219,8 @@ def _check_whole(file: Path, working: Path, pixels: int) -> None:
 
 
 def _write_error(path: Path, profile: dict[str, Any], error: Exception) -> OutputError:
-    # Five bytes a pixel, of the class and of its probability, in the working rasters and again in the maps.
-    needed = 2 * 5 * profile["width"] * profile["height"]
+    # Nine bytes a pixel, of the class, its probability and the novelty, in the working rasters and again in the maps.
+    needed = 2 * 9 * profile["width"] * profile["height"]
     return OutputError(
         "cannot write the map",
         file=path,

@@ -31,6 +31,7 @@ from spectralmamba.splits import Split
 from spectralmamba.training import Progress, fit_seeds
 
 _LOG_LINES = 200
+_NOVEL = 0.99
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Run:
     def map(
         self, classifier: Classifier, scene: xr.DataArray, on_tile: Callable[[int, int], None] | None = None
     ) -> MapFiles:
-        """Map the whole scene to `map.tif` and `map_confidence.tif`."""
+        """Map the whole scene to `map.tif`, `map_confidence.tif` and `map_novelty.tif`."""
         with self._timed("map"):
             return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile)
 
@@ -102,6 +103,7 @@ class Run:
             record
             | {
                 "calibration": calibration(mapped, confidence, labels, where=split.test),
+                "novelty": self._novelty(split.test & (labels.values > 0)),
                 "split": split.with_patch(classifier.patch).record,
                 "versions": versions(),
                 "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
@@ -115,6 +117,14 @@ class Run:
     def report(self) -> Path:
         """Write `report.html` from what the folder holds."""
         return write_report(self.folder)
+
+    def _novelty(self, tested: np.ndarray) -> dict[str, float] | None:
+        """Return the share of the test pixels that are more novel than all but 1 % of the training side's."""
+        if not (self.folder / "map_novelty.tif").is_file():
+            return None
+        found = _read_band(self.folder / "map_novelty.tif")[tested]
+        found = found[np.isfinite(found)]
+        return {"level": _NOVEL, "share_of_test": float((found > _NOVEL).mean())} if len(found) else None
 
     @property
     def _checkpoint(self) -> Path:
@@ -270,6 +280,7 @@ RESULT_FILES = (
     "map.tif",
     "map.tif.aux.xml",
     "map_confidence.tif",
+    "map_novelty.tif",
     "model.safetensors",
     "overview.tif",
     "report.html",

@@ -21,9 +21,9 @@ from spectralmamba.errors import LabelError, SceneError, SettingsError
 from spectralmamba.pixels import Pixels, patch_means
 from spectralmamba.scenes.scene import valid_mask
 from spectralmamba.settings import Settings
+from spectralmamba.training.discriminant import discriminate
 from spectralmamba.training.draws import Purpose, generator
 from spectralmamba.training.recommend import recommend_settings
-from spectralmamba.training.self_training import discriminate
 from spectralmamba.training.task import Task, normalise, prepare
 
 _MOST_CANDIDATES = 20_000  # pixels that are looked at

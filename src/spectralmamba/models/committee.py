@@ -18,13 +18,13 @@ _STEEPNESS = 3.0
 _VOTE = 4.0
 
 
-def _mean_spectra(x: Tensor) -> Tensor:
-    """`(B, L)`, or `(B, L, P, P)` → `(B, L)`."""
+def mean_spectra(x: Tensor) -> Tensor:
+    """Return the mean spectra `(B, L)` of patches `(B, L, P, P)`, or spectra `(B, L)` as they are."""
     return x if x.dim() == 2 else x.mean((2, 3))
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """`(B, L)`, `(S, L)` → `(B, S)`."""
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return the squared distances `(B, S)` of spectra `(B, L)` and `(S, L)`."""
     return ((x * x).sum(1, keepdim=True) + (y * y).sum(1) - 2 * x @ y.mT).clamp_min(0)
 
 
@@ -46,7 +46,7 @@ class KernelSmoother(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        distances = _squared_distances(_mean_spectra(x), self.support)  # (B, S)
+        distances = squared_distances(mean_spectra(x), self.support)  # (B, S)
         # A softmax, because far from all spectra every weight of the kernel would be 0.
         probabilities = torch.softmax(-self.gamma * distances, 1) @ self.shares
         return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
@@ -81,13 +81,13 @@ class SupportVectorMachine(nn.Module):
 
     def decisions(self, spectra: Tensor) -> Tensor:
         """Return the decision of each pair of classes `(B, J)` on mean spectra `(B, L)`, positive for the pair's first class."""
-        distances = _squared_distances((spectra - self.mean) * self.inverse_sd, self.support)  # (B, S)
+        distances = squared_distances((spectra - self.mean) * self.inverse_sd, self.support)  # (B, S)
         return torch.exp(-self.gamma * distances) @ self.coefficients + self.intercepts
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
         first, second = torch.triu_indices(self.classes, self.classes, offset=1, device=x.device)  # each (J,)
-        votes = torch.sigmoid(_STEEPNESS * self.decisions(_mean_spectra(x)))  # (B, J)
+        votes = torch.sigmoid(_STEEPNESS * self.decisions(mean_spectra(x)))  # (B, J)
         to_first, to_second = (one_hot(index, self.classes).to(votes.dtype) for index in (first, second))  # each (J, K)
         return _VOTE * (votes @ to_first + (1 - votes) @ to_second)
 

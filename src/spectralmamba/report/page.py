@@ -95,6 +95,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "interval_methods": _interval_methods(scores),
         "independence": words.independence(run.record),
         "calibration_error": _calibration_error(scores),
+        "novelty": words.novelty(scores.get("novelty") or {}),
         "unclassified": scores.get("unclassified") or 0,
         "test_pixels": scores.get("test_pixels"),
         "pictures": all_pictures(run),

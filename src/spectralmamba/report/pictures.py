@@ -78,8 +78,9 @@ class Absent:
 
 
 def all_pictures(run: RunFolder) -> list[Picture | Absent]:
-    """Scene, reference with the split, map, confidence and errors of a run."""
-    return [_scene(run), _reference(run), _map(run), _confidence(run), _errors(run)]
+    """Scene, reference with the split, map, confidence and errors of a run, and novelty where it was mapped."""
+    novelty = [_novelty(run)] if run.has("map_novelty.tif") else []
+    return [_scene(run), _reference(run), _map(run), _confidence(run), *novelty, _errors(run)]
 
 
 def png_uri(picture: NDArray[np.uint8]) -> str:
@@ -245,9 +246,8 @@ def _confidence(run: RunFolder) -> Picture | Absent:
     title = "Confidence"
     if not run.has("map_confidence.tif"):
         return Absent(title, "The folder has no map_confidence.tif, so there is no picture of the confidence.")
-    with open_raster(run.path / "map_confidence.tif") as dataset:
-        height, width = _reduced(dataset.shape)
-        confidence = dataset.read(1, out_shape=(height, width), resampling=Resampling.nearest).astype(float)
+    confidence = _read_reduced(run, "map_confidence.tif")
+    height, width = confidence.shape
     values = confidence[np.isfinite(confidence)]
     if values.size == 0:
         return Absent(title, "map_confidence.tif holds no value, so there is no picture of the confidence.")
@@ -263,6 +263,30 @@ def _confidence(run: RunFolder) -> Picture | Absent:
         caption=f"Probability of the mapped class; {spread}.",
         ramp=Ramp(CIVIDIS, f"≤ {low:.2f}" if low > 0 else "0", "1"),
     )
+
+
+def _novelty(run: RunFolder) -> Picture | Absent:
+    title = "Novelty"
+    novelty = _read_reduced(run, "map_novelty.tif")
+    values = novelty[np.isfinite(novelty)]
+    if values.size == 0:
+        return Absent(title, "map_novelty.tif holds no value, so there is no picture of the novelty.")
+    spread = f"above 0.99 in {words.percent(float(np.mean(values > 0.99)), 1)} of the pixels"
+    return Picture(
+        title,
+        png_uri(ramp_colors(novelty)),
+        novelty.shape[1],
+        novelty.shape[0],
+        alt=f"How unlike all classes each pixel is, {spread}.",
+        caption=f"How unlike all classes: the share of the training side's pixels that are less so; {spread}.",
+        ramp=Ramp(CIVIDIS, "0", "1"),
+    )
+
+
+def _read_reduced(run: RunFolder, name: str) -> NDArray[np.float64]:
+    """Read a layer of the map `(H, W)`, no larger than a picture."""
+    with open_raster(run.path / name) as dataset:
+        return dataset.read(1, out_shape=_reduced(dataset.shape), resampling=Resampling.nearest).astype(float)
 
 
 def _mix(cells: NDArray[np.uint8], counts: NDArray[np.int64], colors: tuple[str, ...]) -> None:

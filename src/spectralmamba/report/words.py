@@ -133,6 +133,21 @@ def neighbourhood(patch: Any) -> str:
     return f"{patch}{SPACE}×{SPACE}{patch} neighbourhood" if is_number(patch) else "neighbourhood"
 
 
+def novelty(found: Mapping[str, Any]) -> str:
+    """How much of what is tested is unlike all that trained; empty if that was not measured.
+
+    Args:
+        found: `level` and `share_of_test` of the scores.
+    """
+    level, share = found.get("level"), found.get("share_of_test")
+    if not is_number(level) or not is_number(share):
+        return ""
+    return (
+        f"{percent(share, 1)} of the test pixels are less like any class than {percent(level, 0)} of the training side's pixels; "
+        f"{percent(1 - level, 0)} would be if they were alike."
+    )
+
+
 def independence(record: Mapping[str, Any]) -> str:
     """How far the test pixels lie from the training pixels, and what that means for the scores.
 

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     PSEUDO_LABELS = 5
     SUGGESTIONS = 6
     GRAPH = 7
+    NOVELTY = 8
 
 
 def words(seed: int, purpose: Purpose, count: int, *, step: int = 0, call: int = 0, first_block: int = 0) -> np.ndarray:

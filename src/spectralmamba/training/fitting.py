@@ -27,6 +27,7 @@ from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.tensor_files import under_prefix
+from spectralmamba.training.discriminant import learn_novelty
 from spectralmamba.training.recommend import recommend_settings
 from spectralmamba.training.self_training import Pupil, plan
 from spectralmamba.training.single import SingleSteps
@@ -171,7 +172,8 @@ def _fit(
         kind = {"kind": settings.companion, "size": size_of_companion}
         card["model"]["companion"] = kind if size_of_companion else None
         card["self_training"] = run.pupil.record(run.stages)
-        classifiers[seed] = Classifier(network.eval(), copy.deepcopy(task.normalised.transform), card)
+        transform = copy.deepcopy(task.normalised.transform)
+        classifiers[seed] = Classifier(network.eval(), transform, card, learn_novelty(task, run.settings))
     for file in checkpoints.values():
         file.unlink(missing_ok=True)
     return classifiers

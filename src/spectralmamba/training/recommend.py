@@ -11,7 +11,7 @@ import xarray as xr
 from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
-from spectralmamba.training.self_training import discriminate
+from spectralmamba.training.discriminant import discriminate
 from spectralmamba.training.task import Task, prepare
 
 _PAIRS = 20_000  # of neighbouring pixels that are looked at

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import Tensor, nn
 
 from spectralmamba.classifier import network_probabilities
 from spectralmamba.models.committee import KernelSmoother, SupportVectorMachine
-from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import labels_are_few, learn_companion, propagate_labels
 from spectralmamba.training.draws import Purpose, generator
@@ -27,7 +25,6 @@ from spectralmamba.training.task import Task
 
 _MOST_CANDIDATES = 20_000  # pixels that teachers look at
 _PIXELS = 2048  # classified at a time
-_MOST_SHRUNK = 0.9  # share of the sphere in the discriminant's covariance
 
 
 @dataclass(frozen=True)
@@ -169,46 +166,3 @@ class Pupil:
         device = self.task.positions.device
         self.positions = self._candidates[torch.from_numpy(np.concatenate(chosen)).to(device)]
         self.targets = torch.from_numpy(np.concatenate(targets)).to(device)
-
-
-def discriminate(task: Task, positions: Tensor, targets: Tensor, others: Tensor, patch: int) -> np.ndarray:
-    """Return class probabilities `(m, K)` of the pixels `others` `(m,)`, by the discriminant of patch means of labelled pixels.
-
-    Args:
-        task: Whose pixels and classes they are.
-        positions: Labelled pixels, `(n,)`.
-        targets: Index of their class, `(n,)`.
-        others: Pixels to tell the class of.
-        patch: Width of the patches whose means are compared.
-    """
-    pixels = task.normalised.pixels
-    spectra, asked = (patch_means(pixels, part, patch).double().cpu().numpy() for part in (positions, others))
-    return discriminant_probabilities(spectra, targets.cpu().numpy(), asked, len(task.classes))
-
-
-def discriminant_probabilities(
-    spectra: np.ndarray, targets: np.ndarray, others: np.ndarray, classes: int
-) -> np.ndarray:
-    """Return class probabilities `(m, K)` of other spectra `(m, L)` by a linear discriminant learned from spectra `(n, L)`.
-
-    The covariance is that of what all classes vary about their means. It is shrunk towards a sphere as if L further pixels had been
-    seen to vary like that (Friedman 1989, "Regularized discriminant analysis"), and no class is likelier beforehand than
-    another. With one pixel a class it is the nearest one that counts.
-    """
-    counts, bands = np.bincount(targets, minlength=classes), spectra.shape[1]
-    means = np.zeros((classes, bands))
-    np.add.at(means, targets, spectra)
-    means /= np.maximum(counts, 1)[:, None]
-    residuals = spectra - means[targets]
-    freedom = len(spectra) - np.count_nonzero(counts)
-    covariance = residuals.T @ residuals / max(1, freedom)
-    variance = np.trace(covariance) / bands
-    if variance > 0:
-        shrunk = min(_MOST_SHRUNK, bands / (bands + freedom))
-        covariance = (1 - shrunk) * covariance + shrunk * variance * np.eye(bands)
-    else:
-        covariance = np.eye(bands)
-    directions = np.linalg.solve(covariance, means.T)  # (L, K)
-    scores = others @ directions - (means.T * directions).sum(0) / 2
-    scores[:, counts == 0] = -np.inf
-    return softmax(scores, axis=1)

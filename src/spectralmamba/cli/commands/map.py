@@ -15,7 +15,9 @@ from spectralmamba.errors import OutputError
 def map_command(
     model: ModelFile,
     scene: SceneFile,
-    out: Annotated[Path, typer.Option(help="GeoTIFF to write; the confidence goes beside it.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="GeoTIFF to write; confidence and novelty go beside it.", show_default=False)
+    ],
     tile: Annotated[int, typer.Option(help="Rows and columns that are classified at a time.", min=1)] = 512,
     variable: Variable = None,
     band_axis: BandAxis = None,
@@ -24,11 +26,10 @@ def map_command(
 ) -> None:
     """Classify a whole scene and write the map as a cloud-optimised GeoTIFF."""
     from spectralmamba.classifier import Classifier
-    from spectralmamba.mapping import map_scene
+    from spectralmamba.mapping import layer_files, map_scene
     from spectralmamba.scenes import open_scene
 
-    confidence = out.with_name(f"{out.stem}_confidence{out.suffix}")
-    for file in (out, confidence):
+    for file in (out, *layer_files(out).values()):
         if file.exists() and not overwrite:
             raise OutputError("this file exists", file=file, remedy="Choose another --out or add --overwrite.")
     classifier = Classifier.load(model, device)
@@ -36,5 +37,7 @@ def map_command(
     with pixel_bar("map") as advance:
         files = map_scene(classifier, opened, out, tile=tile, on_tile=advance)
     say_files(Map=files.classes, Confidence=files.confidence)
+    if files.novelty is not None:
+        say_files(Novelty=files.novelty)
     if not files.georeferenced:
         console.print("The scene has no georeference, so the map has none.")

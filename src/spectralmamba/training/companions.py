@@ -86,9 +86,9 @@ def _spread(nodes: Tensor, gamma: float, targets: Tensor, classes: int) -> Tenso
     given = exact.new_zeros(len(exact), classes)
     given[torch.arange(len(targets)), targets.to(exact.device)] = 1
     found = torch.cholesky_solve(given, torch.linalg.cholesky(matrix)).clamp_min(0)
-    total = found.sum(1, keepdim=True)
-    # A node that no label reaches knows nothing.
-    return torch.where(total > 0, found / total.clamp_min(torch.finfo(total.dtype).tiny), 1 / classes).to(nodes)
+    most = found.amax(1, keepdim=True)
+    known = torch.where(most > 0, found / most, 1.0)  # a node that no label reaches knows nothing
+    return (known / known.sum(1, keepdim=True)).to(nodes)
 
 
 def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorMachine:

@@ -22,6 +22,7 @@ from spectralmamba.classifier import Classifier, build_network, exact_convolutio
 from spectralmamba.errors import SceneError, TrainingInterrupted
 from spectralmamba.models import ModelSize, model_size
 from spectralmamba.models.committee import Committee, KernelSmoother, SupportVectorMachine
+from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.ops.selective_scan.operator import triton_kernels
 from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
@@ -173,7 +174,7 @@ def _fit(
         card["model"]["companion"] = kind if size_of_companion else None
         card["self_training"] = run.pupil.record(run.stages)
         transform = copy.deepcopy(task.normalised.transform)
-        classifiers[seed] = Classifier(network.eval(), transform, card, learn_novelty(task, run.settings))
+        classifiers[seed] = Classifier(network.eval(), transform, card, run.novelty)
     for file in checkpoints.values():
         file.unlink(missing_ok=True)
     return classifiers
@@ -197,6 +198,7 @@ class _Run:
         self._kept: Checkpoint | None = None
         self.network: nn.Module
         self.companion: KernelSmoother | SupportVectorMachine | None
+        self.novelty: NoveltyScore
 
     def resume(self) -> None:
         """Go on from the checkpoint."""
@@ -222,6 +224,7 @@ class _Run:
         stage = self.stages[self.pupil.stage]
         if stage.last:
             self.network, self.companion = training.network, self.pupil.companion(stage.patch)
+            self.novelty = learn_novelty(self.task, self.settings)
         else:
             self.pupil.learned(training.network, stage)
 

@@ -433,7 +433,7 @@ def test_an_output_folder_without_write_permission_is_refused(
 
 def test_a_map_is_not_written_over_or_into_nowhere(tmp_path: Path, trained: Path, example: Example) -> None:
     model = trained / "model.safetensors"
-    for name in ("map.tif", "map_confidence.tif"):
+    for name in ("map.tif", "map_confidence.tif", "map_novelty.tif"):
         (tmp_path / name).write_text("precious")
         assert_refused(command_line("map", model, example.scene, "--out", tmp_path / "map.tif"), name, "--overwrite")
         assert (tmp_path / name).read_text() == "precious"

@@ -124,6 +124,10 @@ def _spoilt(value: float) -> Callable[[Card, dict[str, Tensor]], None]:
     return change
 
 
+def _without(name: str) -> Callable[[Card, dict[str, Tensor]], None]:
+    return lambda _, tensors: tensors.__delitem__(name)
+
+
 def _replaced(name: str, tensor: Tensor) -> Callable[[Card, dict[str, Tensor]], None]:
     return lambda _, tensors: tensors.update({name: tensor})
 
@@ -143,9 +147,19 @@ def _replaced(name: str, tensor: Tensor) -> Callable[[Card, dict[str, Tensor]], 
         (_replaced("transform.mean", torch.full((17,), torch.nan)), "NaN"),
         (_replaced("network.companion.support", torch.zeros(1, 17)), "network.companion.support"),
         (_replaced("network.companion.gamma", torch.tensor(torch.nan)), "NaN"),
+        (_without("novelty.levels"), "novelty.levels"),
+        (_without("novelty.means"), "novelty.means"),
+        (_without("novelty.projection"), "novelty.projection"),
+        (_replaced("novelty.levels", torch.zeros(1000)), "novelty.levels"),
+        (_replaced("novelty.means", torch.zeros(4, 17)), "novelty.means"),
+        (_replaced("novelty.projection", torch.zeros(17, 18)), "novelty.projection"),
+        (_replaced("novelty.levels", torch.zeros(1001, dtype=torch.float64)), "novelty.levels"),
+        (_replaced("novelty.more", torch.zeros(1)), "novelty.more"),
+        (_replaced("novelty.means", torch.full((3, 17), torch.nan)), "NaN"),
     ],
     ids=["missing", "NaN", "infinity", "shape", "integer", "half", "network", "transform", "stranger", "NaN mean",
-         "companion", "NaN companion"],
+         "companion", "NaN companion", "no levels", "no means", "no projection", "levels", "means", "projection", "double",
+         "novelty", "NaN novelty"],
 )  # fmt: skip
 def test_tensors_that_do_not_fit_the_card_are_refused(damage: Any, change: Any, told: str):
     assert told in str(assert_refused(damage(change)))
@@ -284,10 +298,65 @@ def test_the_batch_size_does_not_matter(classifier: Classifier, small_scene: xr.
     np.testing.assert_allclose(tile.probabilities, classifier.predict_proba(small_scene).values, rtol=0, atol=1e-6)
 
 
+def novelty_of(classifier: Classifier, scene: xr.DataArray, **options: int) -> np.ndarray:
+    found = np.full(scene.shape[1:], -1, np.float32)
+    for tile in classifier.tiles(scene, **options):
+        assert tile.novelty is not None
+        found[tile.rows, tile.columns] = tile.novelty
+    return found
+
+
+def test_novelty_is_a_share_and_nan_exactly_at_nodata(classifier: Classifier, small_scene: xr.DataArray):
+    found, valid = novelty_of(classifier, small_scene), np.isfinite(small_scene.values).all(0)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(np.isfinite(found), valid)
+    assert (found[valid].min(), found[valid].max()) == (
+        0,
+        1,
+    )  # of the scene's pixels some are the least and the most novel
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 1}, {"size": 5}, {"size": 12}, {"batch_size": 1}, {"batch_size": 7}], ids=str
+)
+def test_novelty_does_not_depend_on_tiles_and_batches(
+    classifier: Classifier, small_scene: xr.DataArray, options: dict[str, int]
+):
+    # Products of another size add up in another order, in float32, which may miss by one level of a thousand.
+    found, expected = novelty_of(classifier, small_scene, **options), novelty_of(classifier, small_scene)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1.5e-3)
+    assert (found == expected)[np.isfinite(expected)].mean() > 0.95
+
+
+def test_novelty_is_kept_bit_for_bit(classifier: Classifier, classifier_file: Path, small_scene: xr.DataArray):
+    again = Classifier.load(classifier_file, "cpu")
+    assert classifier.novelty is not None
+    assert again.novelty is not None
+    tensors = again.novelty.state_dict()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in classifier.novelty.state_dict().items())
+    np.testing.assert_array_equal(novelty_of(again, small_scene), novelty_of(classifier, small_scene))
+
+
+def test_a_classifier_of_before_novelty_is_read_and_tells_the_same_classes(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    classes, probabilities = classifier.predict(small_scene), classifier.predict_proba(small_scene)
+    classifier.novelty = None
+    classifier.save(tmp_path / "older.safetensors")
+    _, tensors = read(tmp_path / "older.safetensors")
+    assert not [name for name in tensors if name.startswith("novelty")]
+    older = Classifier.load(tmp_path / "older.safetensors", "cpu")
+    assert older.novelty is None
+    assert [tile.novelty for tile in older.tiles(small_scene, size=6)] == [None] * 4
+    xr.testing.assert_identical(older.predict(small_scene), classes)
+    xr.testing.assert_identical(older.predict_proba(small_scene), probabilities)
+
+
 def test_a_scene_of_nodata_alone_gives_nodata_alone(classifier: Classifier, small_scene: xr.DataArray):
     small_scene.values[:] = np.nan
     assert not classifier.predict(small_scene).values.any()
     assert np.isnan(classifier.predict_proba(small_scene).values).all()
+    assert np.isnan(novelty_of(classifier, small_scene)).all()
 
 
 def test_an_unknown_device_is_refused(classifier_file: Path):

@@ -37,7 +37,7 @@ from cli_example import (
     temporary_files,
     write_tiff,
 )
-from spectralmamba import Settings, __version__, classifier
+from spectralmamba import Classifier, Settings, __version__, classifier
 from spectralmamba.cli import app
 
 example, trained, one_thread = cli_example.example, cli_example.trained, cli_example.one_thread
@@ -49,6 +49,7 @@ RUN_FILES = {
     "map.tif",
     "map.tif.aux.xml",
     "map_confidence.tif",
+    "map_novelty.tif",
     "model.safetensors",
     "overview.tif",
     "report.html",
@@ -228,7 +229,7 @@ def test_overwriting_deletes_only_what_a_run_writes(tmp_path: Path, example: Exa
     assert_refused(answer, "holds files already", "--overwrite")
     assert names(out) == RUN_FILES | {"notes.txt", "figures"}
     assert command_line("train", example.scene, example.labels, "--out", out, *QUICK, "--overwrite").code == 0
-    of_run = {"map.tif", "map.tif.aux.xml", "map_confidence.tif", "report.html", "scores.json"}
+    of_run = {"map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif", "report.html", "scores.json"}
     assert names(out) == RUN_FILES - of_run | {"notes.txt", "figures"}
 
 
@@ -353,10 +354,24 @@ def test_a_map_has_the_scene_s_grid(tmp_path: Path, trained: Path, example: Exam
     answer = command_line(*words)
     assert answer.code == 0, answer
     assert f"Confidence: {tmp_path / 'm_confidence.tif'}" in answer.out
+    assert f"Novelty: {tmp_path / 'm_novelty.tif'}" in answer.out
     with rasterio.open(tmp_path / "m.tif") as classes, rasterio.open(example.scene) as scene:
         assert (classes.crs, classes.transform, classes.shape) == (scene.crs, scene.transform, scene.shape)
     assert command_line(*words).code == 2
     assert command_line(*words, "--overwrite").code == 0
+
+
+def test_a_map_of_a_classifier_of_before_novelty_speaks_of_none(
+    tmp_path: Path, trained: Path, example: Example
+) -> None:
+    older = Classifier.load(trained / "model.safetensors", "cpu")
+    older.novelty = None
+    older.save(tmp_path / "older.safetensors")
+    (tmp_path / "maps").mkdir()
+    answer = command_line("map", tmp_path / "older.safetensors", example.scene, "--out", tmp_path / "maps" / "m.tif")
+    assert answer.code == 0, answer
+    assert "Novelty" not in answer.out
+    assert names(tmp_path / "maps") == {"m.tif", "m.tif.aux.xml", "m_confidence.tif"}
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

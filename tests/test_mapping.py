@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rio_cogeo import cog_validate
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from spectralmamba import Classifier, Settings, fit, map_scene, simulate_scene
+from spectralmamba import Classifier, Settings, fit, map_scene, mapping, simulate_scene
 from spectralmamba.errors import ClassifierError, OutputError
+from spectralmamba.mapping import MapFiles
 
-MAP_FILES = ["map.tif", "map.tif.aux.xml", "map_confidence.tif"]
+MAP_FILES = ["map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif"]
 ROTATED = Affine.translation(364095.5, 5809965.25) @ Affine.rotation(31) @ Affine.scale(3.7, -3.7)
 
 
@@ -35,6 +36,12 @@ def read(path: Path) -> np.ndarray:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as raster:
             return raster.read(1)
+
+
+def written(files: MapFiles) -> tuple[Path, Path, Path]:
+    """The three rasters of a map."""
+    assert files.novelty is not None
+    return files.classes, files.confidence, files.novelty
 
 
 def renumbered(labels: xr.DataArray, ids: dict[int, int]) -> xr.DataArray:
@@ -59,13 +66,16 @@ def test_tiles_of_any_size_give_the_same_map(
     np.testing.assert_array_equal(read(files.classes), whole)
     # Batches of another size: float32's 6e-8 times some dozen summands.
     np.testing.assert_allclose(read(files.confidence), probabilities.values.max(0), rtol=0, atol=1e-6)
+    (at_once,) = classifier.tiles(small_scene)
+    assert at_once.novelty is not None
+    np.testing.assert_allclose(read(written(files)[2]), at_once.novelty, rtol=0, atol=1.5e-3)  # one level of a thousand
     assert files.pixels == (whole.values > 0).sum()
     assert done[-1] == (144, 144)
     assert np.all(np.diff([now for now, _ in done]) > 0)
     assert names(tmp_path) == MAP_FILES
 
 
-def test_nodata_of_the_scene_is_nodata_of_both_maps(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+def test_nodata_of_the_scene_is_nodata_of_all_maps(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
     files = map_scene(classifier, small_scene, tmp_path / "map.tif")
     valid = np.isfinite(small_scene.values).all(0)
     with rasterio.open(files.classes) as classes, rasterio.open(files.confidence) as confidence:
@@ -77,6 +87,59 @@ def test_nodata_of_the_scene_is_nodata_of_both_maps(classifier: Classifier, smal
         np.testing.assert_array_equal(np.isfinite(found), valid)
         assert found[valid].min() > 1 / 3
         assert found[valid].max() <= 1
+    with rasterio.open(written(files)[2]) as novelty:
+        assert np.isnan(novelty.nodata)
+        assert novelty.dtypes == ("float32",)
+        found = novelty.read(1)
+        np.testing.assert_array_equal(np.isfinite(found), valid)
+        assert found[valid].min() >= 0
+        assert found[valid].max() <= 1
+
+
+def test_each_raster_says_what_its_band_holds(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+    said = []
+    for path in written(map_scene(classifier, small_scene, tmp_path / "map.tif")):
+        with rasterio.open(path) as raster:
+            said += raster.descriptions
+    assert said == [
+        "class",
+        "probability of the mapped class",
+        "share of the training side's pixels that are more like a class",
+    ]
+
+
+def test_a_classifier_of_before_novelty_maps_all_but_that(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    map_scene(classifier, small_scene, tmp_path / "map.tif")
+    (tmp_path / "older").mkdir()
+    classifier.novelty = None
+    files = map_scene(classifier, small_scene, tmp_path / "older" / "map.tif")
+    assert files.novelty is None
+    assert names(tmp_path / "older") == [name for name in MAP_FILES if "novelty" not in name]
+    for name in names(tmp_path / "older"):
+        assert (tmp_path / "older" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_without_its_novelty_no_other_file_of_a_map_appears(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = mapping._write_cloud_optimised
+
+    def fail(raster: Any, file: Path, *rest: Any) -> None:
+        write(raster, file, *rest)
+        if "novelty" in file.name:
+            raise RasterioError("no space left")
+
+    map_scene(classifier, small_scene, tmp_path / "map.tif")
+    before = {name: (tmp_path / name).read_bytes() for name in MAP_FILES}
+    (tmp_path / "new").mkdir()
+    monkeypatch.setattr(mapping, "_write_cloud_optimised", fail)
+    for folder, left in ((tmp_path / "new", []), (tmp_path, [*MAP_FILES, "new"])):
+        with pytest.raises(OutputError, match="cannot write the map"):
+            map_scene(classifier, small_scene, folder / "map.tif")
+        assert names(folder) == left
+    assert {name: (tmp_path / name).read_bytes() for name in MAP_FILES} == before
 
 
 def test_a_scene_of_nodata_alone_gives_an_empty_map(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
@@ -93,7 +156,7 @@ def test_maps_lie_exactly_on_the_scenes_grid(
     scene = small_scene if transform is None else small_scene.drop_vars(["x", "y"]).rio.write_transform(transform)
     files = map_scene(classifier, scene, tmp_path / "map.tif")
     assert files.georeferenced
-    for path in (files.classes, files.confidence):
+    for path in written(files):
         with rasterio.open(path) as raster:
             assert raster.transform == scene.rio.transform()
             assert raster.crs == scene.rio.crs
@@ -109,7 +172,7 @@ def test_a_scene_without_georeference_gives_maps_without_one(
         warnings.simplefilter("error")
         files = map_scene(classifier, bare, tmp_path / "map.tif")
     assert not files.georeferenced
-    for path in (files.classes, files.confidence):
+    for path in written(files):
         with rasterio.open(path) as raster:
             assert raster.crs is None
             assert raster.transform == Affine.identity()
@@ -154,15 +217,15 @@ def test_maps_smaller_than_a_block_are_cloud_optimised(
     classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
 ):
     files = map_scene(classifier, small_scene, tmp_path / "map.tif")
-    assert_cloud_optimised(files.classes)
-    assert_cloud_optimised(files.confidence)
+    for path in written(files):
+        assert_cloud_optimised(path)
 
 
 def test_maps_of_several_blocks_are_cloud_optimised_and_have_overviews(tmp_path: Path):
     scene, labels = simulate_scene(rows=12, columns=1100, bands=4, classes=2)
     classifier = fit(scene, labels, None, steps=2, patch=1, model_options={"blocks": 0}, device="cpu")
     files = map_scene(classifier, scene, tmp_path / "map.tif")
-    for path in (files.classes, files.confidence):
+    for path in written(files):
         assert_cloud_optimised(path)
         with rasterio.open(path) as raster:
             assert raster.overviews(1) == [2, 4]
@@ -172,7 +235,7 @@ def test_maps_of_several_blocks_are_cloud_optimised_and_have_overviews(tmp_path:
 
 def test_the_map_tells_where_it_comes_from(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
     files = map_scene(classifier, small_scene, tmp_path / "map.tif")
-    for path in (files.classes, files.confidence):
+    for path in written(files):
         with rasterio.open(path) as raster:
             tags = raster.tags()
             assert tags["SOFTWARE"].startswith("spectralmamba ")
@@ -257,13 +320,13 @@ class Incompressible(Classifier):
 
     def tiles(self, scene, size):
         confidence = np.random.default_rng(0).random((1, 1024, 1024), np.float32)
-        yield Tile(slice(0, 1024), slice(0, 1024), np.ones((1024, 1024), np.uint16), confidence)
+        yield Tile(slice(0, 1024), slice(0, 1024), np.ones((1024, 1024), np.uint16), confidence, confidence[0])
 
 
 classifier = Classifier.load(sys.argv[1], "cpu")
 scene, _ = simulate_scene(rows=12, columns=12, bands=20, classes=3)
 if sys.argv[3] == "large":
-    classifier = Incompressible(classifier.network, classifier.transform, classifier.card)
+    classifier = Incompressible(classifier.network, classifier.transform, classifier.card, classifier.novelty)
     scene = xr.DataArray(np.broadcast_to(np.float32(0), (20, 1024, 1024)), dims=("band", "y", "x"))
 enough = Path(sys.argv[2]) / "enough"
 enough.mkdir()

@@ -68,7 +68,7 @@ def test_the_python_example_runs_as_it_stands(folder: Path, capsys: pytest.Captu
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "Leaks: none" in printed
-    for name in ("model.safetensors", "map.tif", "map_confidence.tif"):
+    for name in ("model.safetensors", "map.tif", "map_confidence.tif", "map_novelty.tif"):
         assert (folder / name).is_file()
 
 

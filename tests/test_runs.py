@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +9,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 
 from spectralmamba import Classifier, Settings, Split, split_random
 from spectralmamba.errors import OutputError, SettingsError, SplitError, TrainingInterrupted
+from spectralmamba.report import words
 from spectralmamba.runs import RESULT_FILES, Run, peak_memory, prepare_folder, split_beside, write_summary
 from spectralmamba.training import Progress, fitting
 
 TRAINED = {"log.jsonl", "model.safetensors", "overview.tif", "settings.toml", "spectra.json", "split.tif"}
-MAPPED = {"map.tif", "map.tif.aux.xml", "map_confidence.tif"}
+MAPPED = {"map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif"}
 
 
 @pytest.fixture
@@ -72,7 +76,9 @@ def test_scores_hold_what_is_documented_in_strict_json(run: Run, data: Any, quic
     scores = run.evaluate(classifier, scene, labels, split)
     record = strict_json(run.folder / "scores.json")
     assert set(scores.to_dict()) < set(record)
-    assert {"split", "versions", "seconds", "peak_memory_bytes", "model", "scene"} < set(record)
+    assert {"split", "versions", "seconds", "peak_memory_bytes", "model", "scene", "novelty"} < set(record)
+    assert record["novelty"].keys() == {"level", "share_of_test"}
+    assert all(0 <= share <= 1 for share in record["novelty"].values())
     assert record["test_pixels"] == split.test.sum() == np.sum(record["confusion"]) + record["unclassified"]
     assert record["overall_accuracy"] == scores.overall_accuracy
     assert record["split"]["patch"] == 3
@@ -82,6 +88,62 @@ def test_scores_hold_what_is_documented_in_strict_json(run: Run, data: Any, quic
     assert record["scene"]["crs"] == "EPSG:32633"
     assert set(record["seconds"]) == {"train", "map", "evaluate"}
     strict_json(run.folder / "spectra.json")
+
+
+def novelty_on(run: Run, where: np.ndarray) -> np.ndarray:
+    with rasterio.open(run.folder / "map_novelty.tif") as file:
+        return file.read(1)[where]
+
+
+def test_scores_tell_how_many_test_pixels_are_more_novel_than_nearly_all_the_training_side(
+    run: Run, data: Any, quick: Settings
+):
+    scene, labels, split = data
+    strange = scene.copy(deep=True)
+    odd = np.argwhere(split.test & np.isfinite(scene.values).all(0))[::3]
+    strange.values[:, *odd.T] = np.random.default_rng(0).uniform(0, 1, (20, len(odd)))
+    classifier = run.train(scene, labels, split, quick.replace(patch=1), device="cpu")
+    run.map(classifier, strange)
+    run.evaluate(classifier, strange, labels, split)
+    tested = novelty_on(run, split.test & (labels.values > 0))
+    tested = tested[np.isfinite(tested)]
+    record = strict_json(run.folder / "scores.json")["novelty"]
+    assert record == {"level": 0.99, "share_of_test": pytest.approx(np.mean(tested > np.float32(0.99)))}
+    assert 0.2 < record["share_of_test"] < 1
+
+
+def test_a_run_without_novelty_has_none_in_scores_and_report(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    classifier = run.train(scene, labels, split, quick, device="cpu")
+    classifier.novelty = None
+    run.map(classifier, scene)
+    run.evaluate(classifier, scene, labels, split)
+    assert names(run.folder) == TRAINED | MAPPED - {"map_novelty.tif"} | {"scores.json"}
+    assert strict_json(run.folder / "scores.json")["novelty"] is None
+    report = run.report().read_text(encoding="utf-8")
+    assert "Novelty" not in report
+    assert "less like any class" not in report
+
+
+def test_the_report_of_a_run_tells_its_novelty(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    classifier = run.train(scene, labels, split, quick, device="cpu")
+    run.map(classifier, scene)
+    run.evaluate(classifier, scene, labels, split)
+    report = run.report().read_text(encoding="utf-8")
+    assert words.novelty(strict_json(run.folder / "scores.json")["novelty"]).split(";")[0] in html.unescape(report)
+    assert "How unlike all classes each pixel is" in report
+
+
+def test_where_no_test_pixel_has_a_novelty_there_is_no_share_of_them(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    nodata = ~np.isfinite(scene.values).all(0)
+    ids = labels.copy(deep=True)
+    ids.values[nodata] = 1
+    classifier = run.train(scene, labels, split, quick, device="cpu")
+    run.map(classifier, scene)
+    run.evaluate(classifier, scene, ids, dataclasses.replace(split, test=nodata))
+    assert strict_json(run.folder / "scores.json")["novelty"] is None
 
 
 def test_scores_go_into_the_classifiers_card(run: Run, data: Any, quick: Settings):

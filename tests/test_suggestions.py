@@ -25,7 +25,7 @@ from spectralmamba.pixels import Pixels
 from spectralmamba.scenes.writing import write_scene
 from spectralmamba.suggestion_files import write_suggestions
 from spectralmamba.suggestions import Suggestions
-from spectralmamba.training.self_training import discriminate
+from spectralmamba.training.discriminant import discriminate
 from spectralmamba.training.task import prepare
 
 ROTATED = Affine(8, 6, 390_000, 6, -8, 5_820_000)

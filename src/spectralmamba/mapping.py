@@ -119,6 +119,9 @@ def map_scene(
                     _write_cloud_optimised(raster, layer_outputs[name], "average", pixels)
                 _write_cloud_optimised(ids, classes_file, "nearest", pixels)
                 sidecar_file.write_text(class_sidecar_xml(names, colors), encoding="utf-8")
+            for name, file in layer_files(classes_path).items():
+                if name not in layers:  # left by the map that this one replaces
+                    file.unlink(missing_ok=True)
     except (RasterioError, CPLE_BaseError) as error:  # rasterio lets some of GDAL's errors through as they are
         raise _write_error(classes_path, profile, error) from error
     return MapFiles(classes_path, layers["confidence"], layers.get("novelty"), has_georeference(scene), pixels)

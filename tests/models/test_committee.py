@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spectralmamba.models import create_model, model_size
-from spectralmamba.models.committee import _VOTE, Committee, SupportVectorMachine
+from spectralmamba.models.committee import _VOTE, Committee, KernelSmoother, SupportVectorMachine
 
 BANDS = 11
 
@@ -137,4 +137,109 @@ def test_the_machines_multiply_accumulates_are_its_kernel_its_decisions_and_its_
     whole = model_size(Committee(network, random_machine(classes, support_vectors=13)), BANDS, patch)
     pairs = classes * (classes - 1) // 2
     assert whole.multiply_accumulates - bare.multiply_accumulates == 13 * BANDS + 13 * pairs + 2 * pairs * classes
+    assert whole.parameters == bare.parameters
+
+
+# The kernel smoother -----------------------------------------------------------------------------
+
+
+def random_smoother(classes: int, nodes: int = 13, bands: int = BANDS, seed: int = 0) -> KernelSmoother:
+    """A smoother whose nodes have the spread that label propagation assumes, γ 60 / L."""
+    smoother, random = KernelSmoother(bands, classes, nodes), torch.Generator().manual_seed(seed)
+    smoother.support.copy_(torch.randn(nodes, bands, generator=random))
+    smoother.shares.copy_(torch.randn(nodes, classes, generator=random).mul(3).softmax(1))
+    smoother.gamma.fill_(60 / bands)
+    return smoother
+
+
+def kernel_mean(smoother: KernelSmoother, x: Tensor) -> Tensor:
+    """The smoother's probabilities `(B, K)` of spectra `(B, L)` by their definition in float64."""
+    nodes = smoother.support.double()
+    exponents = -smoother.gamma.double() * (x.double()[:, None] - nodes).square().sum(2)
+    weights = torch.exp(exponents - exponents.max(1, keepdim=True).values)
+    return weights @ smoother.shares.double() / weights.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 16])
+@pytest.mark.parametrize("bands", [1, 11, 200])
+def test_a_smoother_gives_the_mean_of_its_nodes_shares_by_the_kernel(bands: int, classes: int):
+    smoother = random_smoother(classes, bands=bands)
+    x = torch.randn(40, bands, generator=torch.Generator().manual_seed(1))
+    x[20:] = smoother.support[torch.arange(20) % 13] + 0.1 * x[20:]  # near nodes, where several or one of them count
+    found = smoother(x)
+    # Exponents are off by γ (|x|² + |s|²) ε, and γ L is 60; probabilities follow at most half as fast.
+    torch.testing.assert_close(found.exp().double(), kernel_mean(smoother, x), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(40), rtol=0, atol=1e-6)
+
+
+def test_a_spectrum_equal_to_a_node_far_from_the_others_has_its_shares():
+    smoother = random_smoother(3)
+    smoother.support.mul_(5)
+    torch.testing.assert_close(smoother(smoother.support).exp(), smoother.shares, rtol=1e-5, atol=1e-6)
+
+
+def test_where_all_nodes_are_the_same_their_shares_are_averaged():
+    smoother = random_smoother(3)
+    smoother.support.copy_(smoother.support[:1].expand_as(smoother.support).clone())
+    torch.testing.assert_close(smoother(spectra()).exp(), smoother.shares.mean(0).expand(5, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bands", [2, 200])
+@pytest.mark.parametrize("far", [1e2, 1e3, 1e4, 1e6, 1e9, 1e18])
+def test_far_from_all_nodes_the_nearest_one_decides(far: float, bands: int):
+    smoother = KernelSmoother(bands, 3, 3)
+    smoother.support[1], smoother.support[2] = 1, -1
+    smoother.shares.copy_(torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]))
+    smoother.gamma.fill_(60 / bands)
+    x = far * torch.stack([torch.ones(bands), -torch.ones(bands), torch.linspace(0.5, 1.5, bands)])
+    found = smoother(x)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.exp(), smoother.shares[[1, 2, 1]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [1e2, 1e3, 1e4, 1e6])
+def test_a_band_in_which_nodes_do_not_differ_decides_nothing_whatever_a_spectrum_has_there(value: float):
+    smoother = random_smoother(3)
+    smoother.support[:, 0] = 0
+    x = spectra(30)
+    x[:, 0] = 0
+    expected = smoother(x).exp()
+    x[:, 0] = value
+    torch.testing.assert_close(smoother(x).exp(), expected, rtol=0, atol=1e-4)
+
+
+def test_a_class_that_no_node_knows_has_finite_logits():
+    smoother = random_smoother(2)
+    smoother.shares.copy_(torch.tensor([1.0, 0.0]).expand_as(smoother.shares))
+    committee = Committee(Fixed([0.0, 0.0]), smoother)
+    for module, expected in ((smoother, [1.0, 0.0]), (committee, [0.75, 0.25])):
+        found = module(spectra())
+        assert found.isfinite().all()
+        torch.testing.assert_close(found.softmax(1), torch.tensor([expected] * 5), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [3, 7])
+def test_a_smoother_sees_the_mean_of_a_patch(patch: int):
+    smoother = random_smoother(3)
+    patches = torch.randn(4, BANDS, patch, patch, generator=torch.Generator().manual_seed(2))
+    # Logits up to 20 follow exponents of up to 120, in float32.
+    torch.testing.assert_close(smoother(patches), smoother(patches.flatten(2).mean(2)), rtol=1e-4, atol=1e-4)
+    turned = patches.rot90(1, (2, 3)).flip(2)
+    torch.testing.assert_close(smoother(turned), smoother(patches), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+def test_the_committee_gives_the_mean_of_networks_and_smoothers_probabilities(classes: int):
+    network, smoother = Fixed(torch.linspace(-2, 3, classes).tolist()), random_smoother(classes)
+    x = spectra(30)
+    expected = (network(x).softmax(1) + smoother(x).exp()) / 2
+    torch.testing.assert_close(Committee(network, smoother)(x).softmax(1), expected, rtol=5e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_a_smoothers_multiply_accumulates_are_its_kernel_and_its_shares(patch: int):
+    network = create_model("spectral_mamba", bands=BANDS, classes=4, patch=patch)
+    bare = model_size(network, BANDS, patch)
+    whole = model_size(Committee(network, random_smoother(4, nodes=13)), BANDS, patch)
+    assert whole.multiply_accumulates - bare.multiply_accumulates == 13 * BANDS + 13 * 4
     assert whole.parameters == bare.parameters

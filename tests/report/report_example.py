@@ -118,6 +118,9 @@ def _write_rasters(folder, role, reference, predicted, record, rng) -> None:
     confidence = np.where(predicted == 0, np.nan, 1 - rng.beta(1, 8, predicted.shape))
     with rasterio.open(folder / "map_confidence.tif", "w", driver="GTiff", count=1, dtype="float32", **place) as file:
         file.write(confidence.astype(np.float32), 1)
+    novelty = np.where(predicted == 0, np.nan, rng.random(predicted.shape))
+    with rasterio.open(folder / "map_novelty.tif", "w", driver="GTiff", count=1, dtype="float32", **place) as file:
+        file.write(novelty.astype(np.float32), 1)
     grey = (predicted * 20 + rng.integers(0, 30, predicted.shape)) % 255
     overview = np.stack([grey, (grey * 3) % 255, 255 - grey, np.where(predicted == 0, 0, 255)]).astype(np.uint8)
     with rasterio.open(folder / "overview.tif", "w", driver="GTiff", count=4, dtype="uint8", **place) as file:
@@ -160,6 +163,7 @@ def _scores(classes, reference, predicted, record, example: Example) -> dict:
         "confusion": confusion,
         "test_pixels": int(np.sum(confusion)),
         "unclassified": 0,
+        "novelty": {"level": 0.99, "share_of_test": 0.123},
         "split": record,
         "versions": {"spectralmamba": "0.1.0", "torch": "2.9.0", "python": "3.11.7"},
         "seconds": {"train": 83.4, "map": 2.31},

@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from report_example import HOSTILE, Example, make_run
 from report_reader import Reader, read
 
@@ -51,7 +53,7 @@ def test_nothing_is_loaded_from_elsewhere_and_no_script_runs(page: Reader) -> No
 
 
 def test_every_picture_says_in_words_and_numbers_what_it_shows(page: Reader) -> None:
-    assert len(page.images) == 5
+    assert len(page.images) == 6
     assert all(re.search(r"\d", image["alt"]) for image in page.images)
     charts = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
     assert len(charts) == 1 + 5 + 2 + 1
@@ -103,6 +105,42 @@ def test_a_missing_optional_file_is_said_in_its_section(run_folder: Path, name: 
     page = read(write_report(run_folder))
     assert f"The folder has no {name}" in page.text
     assert page.headings == list(SECTIONS)
+
+
+NOVELTY = "test pixels are less like any class than 99\u202f% of the training side's pixels"
+
+
+def test_novelty_has_a_picture_and_a_sentence(page: Reader) -> None:
+    (picture,) = [image["alt"] for image in page.images if "unlike all classes" in image["alt"]]
+    assert re.search(r"above 0\.99 in \d+\.\d\u202f% of the pixels", picture)
+    assert "12.3\u202f% of the " + NOVELTY in page.text
+    assert "the share of the training side's pixels that are less so" in page.text
+
+
+def test_a_run_of_before_novelty_says_nothing_of_it(run_folder: Path) -> None:
+    (run_folder / "map_novelty.tif").unlink()
+    scores = json.loads((run_folder / "scores.json").read_text())
+    del scores["novelty"]
+    (run_folder / "scores.json").write_text(json.dumps(scores))
+    page = read(write_report(run_folder))
+    assert len(page.images) == 5
+    assert "novelty" not in page.text.lower()
+    assert "unlike" not in page.text
+    assert page.headings == list(SECTIONS)
+
+
+@pytest.mark.parametrize("novelty", [None, {}, {"level": 0.99, "share_of_test": None}], ids=str)
+def test_novelty_that_was_not_measured_on_test_pixels_is_not_said(run_folder: Path, novelty: object) -> None:
+    change_scores(run_folder, novelty=novelty)
+    assert "less like any class" not in read(write_report(run_folder)).text
+
+
+def test_a_novelty_layer_without_values_is_said(run_folder: Path) -> None:
+    with rasterio.open(run_folder / "map_novelty.tif", "r+") as file:
+        file.write(np.full(file.shape, np.nan, np.float32), 1)
+    page = read(write_report(run_folder))
+    assert "map_novelty.tif holds no value" in page.text
+    assert len(page.images) == 5
 
 
 def test_a_missing_classifier_leaves_out_its_card_alone(run_folder: Path) -> None:

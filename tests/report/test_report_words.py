@@ -49,6 +49,42 @@ def test_a_record_without_leaks_is_not_called_clean() -> None:
     assert "clean" not in words.independence({"method": "given"})
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        {},
+        {"level": 0.99},
+        {"share_of_test": 0.1},
+        {"level": None, "share_of_test": 0.1},
+        {"level": 0.99, "share_of_test": None},
+        {"level": 0.99, "share_of_test": float("nan")},
+        {"level": 0.99, "share_of_test": "many"},
+    ],
+    ids=str,
+)
+def test_of_novelty_that_was_not_measured_nothing_is_said(found: dict) -> None:
+    assert words.novelty(found) == ""
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0.0\u202f%"),
+        (0.0, "0.0\u202f%"),
+        (0.0001, "< 0.1\u202f%"),
+        (0.25, "25.0\u202f%"),
+        (0.9999, "> 99.9\u202f%"),
+        (1.0, "100.0\u202f%"),
+        (1, "100.0\u202f%"),
+    ],
+)
+def test_novelty_says_how_many_test_pixels_are_unlike_and_how_many_would_be(share: float, text: str) -> None:
+    assert words.novelty({"level": 0.99, "share_of_test": share}) == (
+        f"{text} of the test pixels are less like any class than 99\u202f% of the training side's pixels; "
+        "1\u202f% would be if they were alike."
+    )
+
+
 def test_nested_settings_become_dotted_names_and_long_lists_are_cut() -> None:
     facts = dict(words.facts({"training": {"epochs": 3, "rate": 1e-3}, "bands": list(range(100)), "on": True}))
     assert facts["training.epochs"] == "3"

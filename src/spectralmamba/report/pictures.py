@@ -271,7 +271,8 @@ def _novelty(run: RunFolder) -> Picture | Absent:
     values = novelty[np.isfinite(novelty)]
     if values.size == 0:
         return Absent(title, "map_novelty.tif holds no value, so there is no picture of the novelty.")
-    spread = f"above 0.99 in {words.percent(float(np.mean(values > 0.99)), 1)} of the pixels"
+    novel = float(np.mean(values > np.float32(0.99)))  # the file's type: 0.99 itself does not count
+    spread = f"above 0.99 in {words.percent(novel, 1)} of the pixels"
     return Picture(
         title,
         png_uri(ramp_colors(novelty)),

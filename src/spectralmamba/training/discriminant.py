@@ -18,6 +18,7 @@ _MOST_PIXELS = 20_000  # of the training side, that novelty is measured on
 # Scene variance, in units of the variance inside classes, at which a direction counts half. From 3 to 100 the scores of left-out
 # classes differ by less than a hundredth.
 _HALF = 30.0
+_NOTHING = 1e-9  # of the largest ratio: rounding, where pixels are fewer than bands
 
 
 def discriminate(task: Task, positions: Tensor, targets: Tensor, others: Tensor, patch: int) -> np.ndarray:
@@ -94,7 +95,7 @@ def learn_novelty(task: Task, settings: Settings) -> NoveltyScore:
     variances, vectors = np.linalg.eigh(covariance)
     root = vectors * variances**-0.5 @ vectors.T
     ratios, directions = np.linalg.eigh(root @ np.atleast_2d(np.cov(others.T, bias=True)) @ root)
-    ratios = ratios.clip(0)
+    ratios = np.where(ratios > _NOTHING * ratios.max(), ratios, 0)
     projection = root @ directions * np.sqrt(ratios / (ratios + _HALF))
     score = NoveltyScore(means.shape[1], len(means)).to(pixels.values.device)
     score.projection.copy_(torch.from_numpy(projection))

@@ -1,0 +1,670 @@
+"""Label propagation: what it spreads over the scene's spectra, as teacher and as companion of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+import xarray as xr
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.datasets import make_moons
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.semi_supervised import LabelSpreading
+from torch import Tensor
+
+from spectralmamba import Classifier, Settings, Split, fit, fit_seeds, map_scene, split_disjoint
+from spectralmamba.errors import ClassifierError, SettingsError, TrainingInterrupted
+from spectralmamba.models import SpectralMamba
+from spectralmamba.models.committee import Committee, KernelSmoother, SupportVectorMachine
+from spectralmamba.pixels import Pixels, as_input, patch_means
+from spectralmamba.training import Progress, companions, self_training
+from spectralmamba.training.companions import _spread, labels_are_few, learn_companion, propagate_labels
+from spectralmamba.training.self_training import Pupil
+from spectralmamba.training.task import Task, prepare
+
+SIDE, BANDS = 16, 12
+SUM = 5e-6  # by which a sum of probabilities may be off: float32's 6e-8 times some dozens of 256 nodes
+Data = tuple[xr.DataArray, xr.DataArray, Split]
+
+
+def scene_of(counts: list[int], bands: int = BANDS, noise: float = 0.7) -> tuple[xr.DataArray, xr.DataArray]:
+    """A scene whose pixels are the centre of a class and noise, and labels of so many pixels of each class."""
+    random = np.random.default_rng(0)
+    classes = len(counts)
+    rest = np.arange(SIDE * SIDE - sum(counts)) % classes
+    of_pixel = random.permutation(np.concatenate([np.repeat(np.arange(classes), counts), rest]))
+    spectra = random.normal(size=(classes, bands))[of_pixel] + noise * random.normal(size=(SIDE * SIDE, bands))
+    ids = np.zeros(SIDE * SIDE, np.int64)
+    for number, count in enumerate(counts):
+        ids[np.flatnonzero(of_pixel == number)[:count]] = number + 1
+    return scene_from(spectra), xr.DataArray(ids.reshape(SIDE, SIDE), dims=("y", "x"))
+
+
+def scene_from(spectra: np.ndarray) -> xr.DataArray:
+    return xr.DataArray(spectra.T.reshape(-1, SIDE, SIDE).astype(np.float32), dims=("band", "y", "x"))
+
+
+def task_of(scene: xr.DataArray, labels: xr.DataArray, settings: Settings, split: Split | None = None) -> Task:
+    return prepare(Pixels.from_scene(scene, np.arange(len(scene))), labels, {0: split}, settings)[0]
+
+
+def nodes_of(task: Task, patch: int) -> Tensor:
+    """Patch means of the labelled pixels and of all others of the training side, in this order."""
+    others = task.training_side[~torch.isin(task.training_side, task.positions)]
+    return patch_means(task.normalised.pixels, torch.cat([task.positions, others]), patch)
+
+
+def inputs_of(task: Task, patch: int) -> Tensor:
+    """All pixels as the classifier gives them to its members."""
+    pixels = task.normalised.pixels
+    return as_input(pixels.gathered(pixels.neighbourhoods(torch.arange(len(pixels)), patch)))
+
+
+def by_definition(nodes: np.ndarray, gamma: float, targets: np.ndarray, classes: int) -> np.ndarray:
+    """Shares of (I − α S)⁻¹ Y, α 0.5, all in float64; the first nodes are labelled."""
+    weights = np.exp(-gamma * np.square(nodes[:, None] - nodes).sum(2))
+    np.fill_diagonal(weights, 0)
+    roots = np.sqrt(weights.sum(1))
+    given = np.zeros((len(nodes), classes))
+    given[np.arange(len(targets)), targets] = 1
+    found = np.linalg.solve(np.eye(len(nodes)) - 0.5 * weights / np.outer(roots, roots), given)
+    return found / found.sum(1, keepdims=True)
+
+
+def same_smoother(first: KernelSmoother, second: KernelSmoother) -> bool:
+    state, other = first.state_dict(), second.state_dict()
+    return all(state[name].equal(other[name]) for name in state.keys() | other.keys())
+
+
+def committee_of(classifier: Classifier) -> Committee:
+    assert isinstance(classifier.network, Committee)
+    return classifier.network
+
+
+def smoother_of(classifier: Classifier) -> KernelSmoother:
+    companion = committee_of(classifier).companion
+    assert isinstance(companion, KernelSmoother)
+    return companion
+
+
+# What is spread ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", [1, 3, 7])
+@pytest.mark.parametrize("counts", [[8, 8], [70, 2, 1], [5] * 9, [1] * 3], ids=str)
+def test_nodes_get_the_shares_that_the_definition_and_scikit_learn_give_them(counts: list[int], patch: int):
+    """scikit-learn's graph has no edge of a node to itself, either; its (1 − α) falls out of the shares."""
+    settings = Settings(patch=patch)
+    task = task_of(*scene_of(counts), settings)
+    smoother = propagate_labels(task, settings, patch)
+    nodes = nodes_of(task, patch)
+    assert torch.equal(smoother.support, nodes)
+    assert len(nodes) == SIDE * SIDE
+    exact, targets = nodes.double().numpy(), task.targets.numpy()
+    gamma = float(smoother.gamma)
+    assert gamma == pytest.approx(60 / (BANDS * exact.var(0).mean()), rel=1e-6)
+    # Rounded to float32 at last, 6e-8 of a share of 1 at most; the matrix' condition is at most 3.
+    expected = by_definition(exact, gamma, targets, len(counts))
+    np.testing.assert_allclose(smoother.shares.numpy(), expected, rtol=0, atol=1e-7)
+    options: dict[str, Any] = {"kernel": "rbf", "gamma": gamma, "alpha": 0.5, "max_iter": 1000, "tol": 0}
+    spreading = LabelSpreading(**options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # after 1000 halvings nothing changes, which tol 0 never is
+        spreading.fit(exact, np.concatenate([targets, np.full(len(nodes) - len(targets), -1)]))
+    np.testing.assert_allclose(smoother.shares.numpy(), spreading.label_distributions_, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_labelled_pixels_keep_their_own_class_and_shares_sum_to_one(patch: int):
+    settings = Settings(patch=patch)
+    task = task_of(*scene_of([9, 2, 1, 5]), settings)
+    smoother = propagate_labels(task, settings, patch)
+    assert smoother.shares[: len(task.targets)].argmax(1).tolist() == task.targets.tolist()
+    assert (smoother.shares >= 0).all()
+    torch.testing.assert_close(smoother.shares.sum(1), torch.ones(SIDE * SIDE), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_pixels_that_are_nodes_are_told_the_class_that_is_spread_to_them(patch: int):
+    settings = Settings(patch=patch)
+    task = task_of(*scene_of([5] * 4, noise=0.3), settings)
+    smoother = propagate_labels(task, settings, patch)
+    found = smoother(inputs_of(task, patch)).exp()
+    torch.testing.assert_close(found.sum(1), torch.ones(SIDE * SIDE), rtol=0, atol=SUM)
+    assert found[task.positions].argmax(1).tolist() == task.targets.tolist()
+
+
+def spread(places: list[float], targets: list[int], classes: int = 3) -> Tensor:
+    return _spread(torch.tensor(places)[:, None], 1.0, torch.tensor(targets), classes)
+
+
+def test_a_node_that_no_label_reaches_may_be_of_any_class():
+    alone = spread([0.0, 1.0, 0.5, 1e3, 1e3 + 1, 1e6], [0, 2])[3:]
+    torch.testing.assert_close(alone, torch.full((3, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("apart", [1.0, 5.0, 15.0, 18.0, 19.0, 19.2, 27.0, 28.0, 1e3])
+def test_however_weakly_a_label_reaches_a_node_its_shares_sum_to_one(apart: float):
+    found = spread([0.0, 0.01, apart, apart + 0.01, 2 * apart, 2 * apart + 0.01], [0, 1], classes=2)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.sum(1), torch.ones(6), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["lines", "moons"])
+def test_labels_follow_the_shape_of_a_class_where_the_nearest_label_is_anothers(shape: str):
+    along = np.linspace(0, 1, SIDE * SIDE // 2)
+    if shape == "lines":  # labelled at opposite ends
+        spectra = np.concatenate([np.stack([along, side + 0 * along], 1) for side in (0, 1)])
+        first, second = 0, SIDE * SIDE - 1
+    else:  # labelled in the middle, which the other's inner tip is nearer to than its own
+        spectra = np.asarray(make_moons(SIDE * SIDE, shuffle=False, noise=0.03, random_state=0)[0])
+        first, second = SIDE * SIDE // 4, SIDE * SIDE * 3 // 4
+    of_pixel = np.arange(SIDE * SIDE) * 2 // (SIDE * SIDE)
+    labels = np.zeros(SIDE * SIDE, np.int64)
+    labels[first], labels[second] = 1, 2
+    settings = Settings(patch=1, normalisation="standard")
+    task = task_of(scene_from(spectra), xr.DataArray(labels.reshape(SIDE, SIDE), dims=("y", "x")), settings)
+    values = task.normalised.pixels.values
+    nearest = torch.cdist(values, values[task.positions]).argmin(1).numpy()
+    found = propagate_labels(task, settings, 1)(values).argmax(1).numpy()
+    assert (nearest != of_pixel).mean() > 0.1
+    np.testing.assert_array_equal(found, of_pixel)
+
+
+# Which pixels are nodes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_spectra_of_the_test_side_have_no_influence(small_scene: xr.DataArray, small_labels: xr.DataArray, patch: int):
+    split = split_disjoint(small_labels, method="columns", boundary=6, per_class=3, patch=patch)
+    other = small_scene.copy(deep=True)
+    other.values[:, split.test] *= 3
+    settings = Settings(patch=patch, statistics_from="training side")
+    first, second = (
+        propagate_labels(task_of(scene, small_labels, settings, split), settings, patch)
+        for scene in (small_scene, other)
+    )
+    assert len(first.support) == (split.training_side & np.isfinite(small_scene.values).all(0)).sum()
+    assert same_smoother(first, second)
+    other.values[:, split.training_side] *= 3
+    changed = propagate_labels(task_of(other, small_labels, settings, split), settings, patch)
+    assert not same_smoother(first, changed)
+
+
+def test_a_pixelwise_graph_sees_nothing_outside_the_training_side(data: Data):
+    scene, labels, split = data
+    side = np.zeros(labels.shape, bool)
+    side[:, :8] = True
+    split = dataclasses.replace(split, train=split.train & side, training_side=side)
+    other = scene.copy(deep=True)
+    other.values[:, ~side] *= 3
+    settings = Settings(patch=1)
+    first, second = (propagate_labels(task_of(given, labels, settings, split), settings, 1) for given in (scene, other))
+    assert same_smoother(first, second)
+
+
+@pytest.mark.parametrize(("labelled", "nodes"), [(20, 50), (75, 76), (75, 75), (75, 256), (20, 1000), (30, 20)])
+def test_no_more_pixels_than_set_are_nodes_and_every_class_has_one(
+    labelled: int, nodes: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(companions, "_MOST_LABELLED", labelled)
+    monkeypatch.setattr(companions, "_MOST_NODES", nodes)
+    counts, settings = [40, 30, 5], Settings(patch=1)
+    task = task_of(*scene_of(counts), settings)
+    values = task.normalised.pixels.values
+    smoother = propagate_labels(task, settings, 1)
+    position = {tuple(spectrum): number for number, spectrum in enumerate(values.tolist())}
+    found = [position[tuple(spectrum)] for spectrum in smoother.support.tolist()]
+    target = dict(zip(task.positions.tolist(), task.targets.tolist(), strict=True))
+    chosen = [target[number] for number in found if number in target]
+    assert len(set(found)) == len(found)
+    assert [number for number in found if number in target] == found[: len(chosen)]  # before all that are not labelled
+    assert labelled - len(counts) < len(chosen) <= labelled  # shares are rounded down
+    assert set(chosen) == {0, 1, 2}
+    assert len(found) == max(len(chosen), min(nodes, SIDE * SIDE - sum(counts) + len(chosen)))
+    expected = by_definition(values[found].double().numpy(), float(smoother.gamma), np.array(chosen), len(counts))
+    np.testing.assert_allclose(smoother.shares.numpy(), expected, rtol=0, atol=1e-7)
+
+
+def test_the_seed_decides_which_of_many_pixels_are_nodes(monkeypatch: pytest.MonkeyPatch):
+    settings = Settings(patch=3)
+    task = task_of(*scene_of([20, 20, 20]), settings)
+
+    def found(seed: int) -> KernelSmoother:
+        return propagate_labels(task, settings.replace(seed=seed), 3)
+
+    assert same_smoother(found(0), found(1))
+    for limit, most in (("_MOST_NODES", 100), ("_MOST_LABELLED", 30)):
+        with monkeypatch.context() as patch:
+            patch.setattr(companions, limit, most)
+            assert same_smoother(found(0), found(0))
+            assert not same_smoother(found(0), found(1))
+
+
+def test_numbers_that_others_draw_stay_as_they_were(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(companions, "_MOST_NODES", 100)
+    settings = Settings(patch=1)
+    task = task_of(*scene_of([8, 8]), settings)
+    np.random.seed(7)  # noqa: NPY002  the old global state is what must stay
+    torch.manual_seed(7)
+    expected = np.random.random(3), torch.rand(3)  # noqa: NPY002
+    np.random.seed(7)  # noqa: NPY002
+    torch.manual_seed(7)
+    propagate_labels(task, settings, 1)
+    np.testing.assert_array_equal(np.random.random(3), expected[0])  # noqa: NPY002
+    assert torch.equal(torch.rand(3), expected[1])
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_classes_in_another_order_get_the_same_shares(patch: int):
+    settings = Settings(patch=patch)
+    task = task_of(*scene_of([9, 2, 1, 5]), settings)
+    order = torch.tensor([2, 0, 3, 1])
+    renumbered = propagate_labels(dataclasses.replace(task, targets=order[task.targets]), settings, patch)
+    smoother = propagate_labels(task, settings, patch)
+    torch.testing.assert_close(renumbered.shares[:, order], smoother.shares, rtol=0, atol=1e-7)
+    x = inputs_of(task, patch)
+    torch.testing.assert_close(renumbered(x).exp()[:, order], smoother(x).exp(), rtol=0, atol=1e-6)
+
+
+# Scenes that are hard to learn from --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+@pytest.mark.parametrize("normalisation", ["standard", "whitening"])
+@pytest.mark.parametrize(
+    ("what", "counts", "bands"),
+    [
+        ("identical spectra", [4, 4], BANDS),
+        ("identical spectra", [9, 1, 3], BANDS),
+        ("a constant band", [4, 4, 4], BANDS),
+        ("an outlier", [4, 4, 4], BANDS),
+        ("four bands", [4, 4, 4], 4),
+        ("one band", [4, 4, 4], 1),
+        ("more bands than pixels", [2, 2, 2], 300),
+        ("one label each", [1, 1], BANDS),
+        ("one label each", [1] * 24, BANDS),
+        ("labels everywhere", [100, 100, 56], BANDS),
+    ],
+)
+def test_a_hard_scene_gives_probabilities_and_no_warning(
+    what: str, counts: list[int], bands: int, normalisation: str, patch: int
+):
+    scene, labels = scene_of(counts, bands)
+    if what == "identical spectra":
+        scene.values[:] = scene.values[:, :1, :1]
+    if what == "a constant band":
+        scene.values[5] = 0.37
+    if what == "an outlier":
+        scene.values[:, 3, 3] = 1e6
+    settings = Settings(patch=patch, normalisation=normalisation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        smoother = propagate_labels(task := task_of(scene, labels, settings), settings, patch)
+        found = smoother(inputs_of(task, patch)).exp()
+    assert all(buffer.isfinite().all() for buffer in smoother.buffers())
+    for shares in (smoother.shares, found):
+        assert shares.shape == (SIDE * SIDE, len(counts))
+        torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)), rtol=0, atol=SUM)
+
+
+def test_spectra_that_are_all_the_same_may_be_of_any_class_that_has_as_many_labels():
+    scene, labels = scene_of([4, 4])
+    scene.values[:] = scene.values[:, :1, :1]
+    settings = Settings(patch=1)
+    task = task_of(scene, labels, settings)
+    found = propagate_labels(task, settings, 1)(inputs_of(task, 1)).exp()
+    torch.testing.assert_close(found, torch.full_like(found, 0.5), rtol=0, atol=1e-5)
+
+
+# When it decides ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted", "few"),
+    [
+        ([8, 7, 8], 8, False),
+        ([8, 7, 8], 9, True),
+        ([1, 1, 90], 2, True),
+        ([1, 90, 90], 90, False),
+        ([2, 10], 6, False),
+        ([2, 10], 7, True),
+    ],
+    ids=str,
+)
+def test_labels_are_few_where_half_the_classes_have_fewer_than_they_are_filled_up_to(
+    counts: list[int], wanted: int, few: bool
+):
+    settings = Settings(patch=1, pseudo_labels=wanted)
+    task = task_of(*scene_of(counts), settings)
+    assert labels_are_few(task, settings) == few
+    assert isinstance(learn_companion(task, settings, 1), KernelSmoother) == few
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, KernelSmoother),
+        ({"companion": "label propagation", "pseudo_labels": 5}, KernelSmoother),
+        ({"companion": "support vectors"}, SupportVectorMachine),
+        ({"companion": "none"}, None),
+        ({"pseudo_labels": 4}, None),
+        ({"companion": "support vectors", "pseudo_labels": 4}, None),
+    ],
+    ids=str,
+)
+def test_the_companion_decides_beside_the_same_network_where_labels_are_few(
+    data: Data, quick: Settings, changes: dict[str, Any], kind: type | None
+):
+    bare = fit(*data, quick, companion="none", device="cpu").network
+    classifier = fit(*data, quick, device="cpu", **changes)
+    network = classifier.network
+    if kind is not None:
+        assert type(committee_of(classifier).companion) is kind
+        network = committee_of(classifier).network
+    assert isinstance(network, SpectralMamba)
+    assert all(tensor.equal(network.state_dict()[name]) for name, tensor in bare.state_dict().items())
+
+
+@pytest.mark.parametrize("value", ["label_propagation", "Label propagation", "svm", "", 1, None, True], ids=repr)
+def test_a_companion_that_is_not_known_is_refused(value: Any):
+    with pytest.raises(SettingsError, match="companion"):
+        Settings(companion=value)
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_the_classifiers_probabilities_are_the_mean_of_networks_and_propagations(
+    data: Data, quick: Settings, small_scene: xr.DataArray, patch: int
+):
+    classifier = fit(*data, quick, device="cpu", patch=patch)
+    both = classifier.predict_proba(small_scene).values
+    network, smoother = (
+        dataclasses.replace(classifier, network=member).predict_proba(small_scene).values
+        for member in (committee_of(classifier).network, smoother_of(classifier))
+    )
+    # Through logarithms and back in float32.
+    np.testing.assert_allclose(both, (network + smoother) / 2, rtol=5e-6)
+    assert np.nanmax(np.abs(network - smoother)) > 0.1
+
+
+def test_a_map_is_what_network_and_propagation_predict(
+    data: Data, quick: Settings, small_scene: xr.DataArray, tmp_path: Path
+):
+    classifier = fit(*data, quick, device="cpu")
+    with rasterio.open(map_scene(classifier, small_scene, tmp_path / "map.tif", tile=5).classes) as raster:
+        mapped = raster.read(1)
+    probabilities = classifier.predict_proba(small_scene).values
+    valid = np.isfinite(small_scene.values).all(0)
+    np.testing.assert_array_equal(mapped > 0, valid)
+    clear = valid & (np.diff(np.sort(probabilities, 0)[-2:], axis=0)[0] > 1e-4)
+    assert clear.sum() > 0.9 * valid.sum()
+    np.testing.assert_array_equal(mapped[clear], classifier.predict(small_scene).values[clear])
+
+
+# The classifier's file ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_the_card_tells_how_many_nodes_there_are_and_what_they_cost(data: Data, quick: Settings, patch: int):
+    whole, bare = (
+        fit(*data, quick, patch=patch, companion=kind, device="cpu") for kind in ("label propagation", "none")
+    )
+    nodes, bands = smoother_of(whole).support.shape
+    assert nodes == np.isfinite(data[0].values).all(0).sum()
+    assert bands == len(whole.card["bands"]["used"])
+    assert whole.card["model"]["companion"] == {"kind": "label propagation", "size": nodes}
+    assert bare.card["model"]["companion"] is None
+    more = whole.card["model"]["multiply_accumulates"] - bare.card["model"]["multiply_accumulates"]
+    assert more == nodes * bands + nodes * len(whole.classes)
+    assert whole.card["model"]["parameters"] == bare.card["model"]["parameters"]
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_a_classifier_with_label_propagation_is_read_as_it_was_written(
+    data: Data, quick: Settings, small_scene: xr.DataArray, bytes_of: Any, tmp_path: Path, patch: int
+):
+    classifier = fit(*data, quick, device="cpu", patch=patch)
+    classifier.save(tmp_path / "model.safetensors")
+    again = Classifier.load(tmp_path / "model.safetensors", "cpu")
+    assert again.card == classifier.card
+    assert same_smoother(smoother_of(again), smoother_of(classifier))
+    xr.testing.assert_identical(again.predict_proba(small_scene), classifier.predict_proba(small_scene))
+    assert bytes_of(again) == (tmp_path / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def file(data: Data, quick: Settings, tmp_path: Path) -> Path:
+    """The file of a classifier with label propagation."""
+    fit(*data, quick, device="cpu").save(tmp_path / "propagating.safetensors")
+    return tmp_path / "propagating.safetensors"
+
+
+def rewrite(path: Path, change: Callable[[Any, dict[str, Tensor]], object]) -> None:
+    """Change the card's `model` entry and the tensors of a classifier's file."""
+    with safe_open(path, framework="pt") as opened:
+        card = json.loads(opened.metadata()["card"])
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    change(card["model"], tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"card": json.dumps(card)})
+
+
+SMOOTHER = "network.companion."
+WRONG: dict[str, Callable[[Any, dict[str, Tensor]], object]] = {
+    "one node more": lambda model, _: model["companion"].update(size=model["companion"]["size"] + 1),
+    "one node less": lambda model, _: model["companion"].update(size=model["companion"]["size"] - 1),
+    "no node": lambda model, _: model["companion"].update(size=0),
+    "negative": lambda model, _: model["companion"].update(size=-1),
+    "too many": lambda model, _: model["companion"].update(size=10**12),
+    "a float": lambda model, _: model["companion"].update(size=float(model["companion"]["size"])),
+    "true": lambda model, _: model["companion"].update(size=True),
+    "a machine": lambda model, _: model["companion"].update(kind="support vectors"),
+    "an oracle": lambda model, _: model["companion"].update(kind="oracle"),
+    "none": lambda model, _: model["companion"].update(kind="none"),
+    "a list": lambda model, _: model["companion"].update(kind=["label propagation"]),
+    "null": lambda model, _: model.update(companion=None),
+    "left out": lambda model, _: model.pop("companion"),
+    "a word": lambda model, _: model.update(companion="label propagation"),
+    "a node less of shares": lambda _, t: t.update({f"{SMOOTHER}shares": t[f"{SMOOTHER}shares"][1:]}),
+    "a class less": lambda _, t: t.update({f"{SMOOTHER}shares": t[f"{SMOOTHER}shares"][:, 1:]}),
+    "a band less": lambda _, t: t.update({f"{SMOOTHER}support": t[f"{SMOOTHER}support"][:, 1:]}),
+    "many gammas": lambda _, t: t.update({f"{SMOOTHER}gamma": t[f"{SMOOTHER}gamma"].expand(3)}),
+    "float64": lambda _, t: t.update({f"{SMOOTHER}support": t[f"{SMOOTHER}support"].double()}),
+    "no gamma": lambda _, t: t.pop(f"{SMOOTHER}gamma"),
+    "a stranger": lambda _, t: t.update({f"{SMOOTHER}mean": torch.zeros(3)}),
+    "NaN": lambda _, t: t[f"{SMOOTHER}support"].fill_(torch.nan),
+    "infinity": lambda _, t: t[f"{SMOOTHER}gamma"].fill_(torch.inf),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_file_whose_label_propagation_does_not_fit_its_card_is_refused(file: Path, wrong: str):
+    rewrite(file, WRONG[wrong])
+    with pytest.raises(ClassifierError) as refused:
+        Classifier.load(file, "cpu")
+    assert str(file) in str(refused.value)
+
+
+# As a teacher ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def taught() -> Settings:
+    """A self-training of a fraction of a second, in which nearly any pixel is sure enough."""
+    return Settings(
+        steps=2,
+        patch=3,
+        batch_size=8,
+        model_options={"width": 8, "states": 2},
+        self_training_rounds=2,
+        teacher_patch=5,
+        pseudo_labels=10,
+        pseudo_confidence=0.35,
+    )
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, list[int], list[int]]]:
+    """Sums that teachers come to in each round from here on, and positions and targets of the pixels that they label."""
+    found: list[tuple[Tensor, list[int], list[int]]] = []
+    label = Pupil._label
+
+    def noted(self: Pupil, number: int) -> None:
+        label(self, number)
+        found.append((self.sums, self.positions.tolist(), self.targets.tolist()))
+
+    monkeypatch.setattr(Pupil, "_label", noted)
+    return found
+
+
+def test_label_propagation_is_one_of_a_rounds_three_teachers(
+    data: Data, taught: Settings, rounds: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    scene, labels, split = data
+    fit(*data, taught, device="cpu")
+    asked: list[int] = []
+
+    def nothing(task: Task, _: Settings, patch: int) -> KernelSmoother:
+        """A smoother of equal shares."""
+        asked.append(patch)
+        return KernelSmoother(task.normalised.pixels.values.shape[1], len(task.classes), 1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(self_training, "propagate_labels", nothing)
+        fit(*data, taught, device="cpu")
+    assert asked == [5]  # as wide as the widest teacher, and once for both rounds
+    propagating, without = rounds[0], rounds[2]
+    assert propagating[1:] != without[1:]
+    pixels = Pixels.from_scene(scene, np.flatnonzero(scene["good"].values))
+    task = prepare(pixels, labels, {0: split}, taught)[0]
+    candidates = nodes_of(task, 5)[len(task.positions) :]
+    expected = without[0] - 1 / 3 + propagate_labels(task, taught, 5)(candidates).exp()
+    torch.testing.assert_close(propagating[0], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(propagating[0].sum(1), torch.full((len(expected),), 3.0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("companion", ["support vectors", "none"])
+def test_label_propagation_teaches_whatever_the_companion(
+    data: Data, taught: Settings, rounds: list[Any], companion: str
+):
+    fit(*data, taught, device="cpu")
+    fit(*data, taught, companion=companion, device="cpu")
+    assert [part[1:] for part in rounds[:2]] == [part[1:] for part in rounds[2:]]
+
+
+def test_as_companion_it_spreads_given_labels_and_not_those_of_teachers(data: Data, taught: Settings):
+    alone = fit(*data, taught, self_training_rounds=0, device="cpu")
+    after = fit(*data, taught, device="cpu")
+    assert sum(after.card["self_training"]["pseudo_labels"].values()) > 0
+    assert same_smoother(smoother_of(after), smoother_of(alone))
+
+
+# Again and on ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[40, 3000])
+def _most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Let the graph have so many nodes at most, of some 140 pixels."""
+    monkeypatch.setattr(companions, "_MOST_NODES", request.param)
+
+
+@pytest.mark.usefixtures("_most")
+def test_training_twice_gives_the_same_file(data: Data, taught: Settings, bytes_of: Any):
+    first, again = (bytes_of(fit(*data, taught, device="cpu")) for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.usefixtures("_most")
+def test_seeds_trained_together_have_the_propagation_of_each_alone(data: Data, taught: Settings, bytes_of: Any):
+    scene, labels, split = data
+    taught = taught.replace(pseudo_labels=1000)  # more than labels without a split
+    together = fit_seeds(scene, labels, {0: split, 5: split, 7: None}, taught, device="cpu")
+    for seed, used in ((0, split), (5, split), (7, None)):
+        alone = fit(scene, labels, used, taught, seed=seed, device="cpu")
+        assert same_smoother(smoother_of(together[seed]), smoother_of(alone))
+        assert bytes_of(together[seed]) == bytes_of(alone)
+
+
+@pytest.mark.usefixtures("_most")
+@pytest.mark.parametrize("step", [1, 4, 5, 10])
+def test_a_training_that_goes_on_from_a_checkpoint_comes_to_the_same_file(
+    data: Data, taught: Settings, bytes_of: Any, tmp_path: Path, step: int
+):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+
+    def stop(progress: Progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted):
+        fit(*data, taught, device="cpu", checkpoint=checkpoint, on_step=stop)
+    resumed = fit(*data, taught, device="cpu", checkpoint=checkpoint, resume=True)
+    assert bytes_of(resumed) == bytes_of(fit(*data, taught, device="cpu"))
+
+
+def pressing_ctrl_c(how: str, *, at: int = 1) -> Callable[..., KernelSmoother]:
+    """Label propagation during which Ctrl-C is pressed when it is called for the so-manieth time."""
+    calls = 0
+
+    def pressed(*arguments: Any) -> KernelSmoother:
+        nonlocal calls
+        calls += 1
+        if calls == at and how == "raised":
+            raise KeyboardInterrupt
+        if calls == at:
+            signal.raise_signal(signal.SIGINT)
+        return propagate_labels(*arguments)
+
+    return pressed
+
+
+@pytest.mark.parametrize("how", ["pressed", "raised"])
+@pytest.mark.parametrize(("module", "done"), [(companions, 10), (self_training, 4)], ids=["companion", "teacher"])
+def test_ctrl_c_while_labels_are_propagated_leaves_a_checkpoint_to_go_on_from(
+    data: Data,
+    taught: Settings,
+    bytes_of: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    done: int,
+    how: str,
+):
+    checkpoint, heard = tmp_path / "checkpoint.safetensors", []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "propagate_labels", pressing_ctrl_c(how))
+        with pytest.raises(TrainingInterrupted, match=f"after {done} of 10 steps") as stopped:
+            fit(*data, taught, device="cpu", checkpoint=checkpoint)
+    assert stopped.value.file == checkpoint
+    resumed = fit(
+        *data, taught, device="cpu", checkpoint=checkpoint, resume=True, on_step=lambda p: heard.append(p.step)
+    )
+    assert heard == list(range(done + 1, 11))
+    assert bytes_of(resumed) == bytes_of(fit(*data, taught, device="cpu"))
+    assert not checkpoint.exists()
+
+
+def test_ctrl_c_while_a_seeds_companion_is_learned_lets_all_seeds_go_on(
+    data: Data, taught: Settings, bytes_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scene, labels, split = data
+    splits = {0: split, 5: split}
+    checkpoints = {seed: tmp_path / f"{seed}.safetensors" for seed in splits}
+    with monkeypatch.context() as patch:
+        patch.setattr(companions, "propagate_labels", pressing_ctrl_c("raised", at=2))
+        with pytest.raises(TrainingInterrupted):
+            fit_seeds(scene, labels, splits, taught, device="cpu", checkpoints=checkpoints)
+    assert all(file.is_file() for file in checkpoints.values())
+    resumed = fit_seeds(scene, labels, splits, taught, device="cpu", checkpoints=checkpoints, resume=True)
+    for seed, classifier in resumed.items():
+        assert bytes_of(classifier) == bytes_of(fit(*data, taught, seed=seed, device="cpu"))
+    assert not any(file.exists() for file in checkpoints.values())

@@ -31,7 +31,7 @@ from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.training import statistics_area
 from spectralmamba.training.discriminant import discriminant_probabilities
-from spectralmamba.transforms import learn_transform
+from spectralmamba.training.task import normalise
 
 # The first candidate is the one that is taken where there is nothing to tune on, and among equals.
 GRIDS: dict[str, dict[str, list[Any]]] = {
@@ -155,8 +155,7 @@ def make_features(
     if normalisation != "physical":
         settings = _NORMALISATIONS[normalisation]
         area = statistics_area(split.train, split, settings)
-        transform = learn_transform(pixels.values, pixels.at(area), pixels.neighbour_pairs(area), settings)
-        pixels = pixels.with_values(transform(pixels.values))
+        pixels = normalise(pixels, area, settings).pixels
     masks = split.train, split.test, split.training_side & ~split.train
     parts = (patch_means(pixels, pixels.at(mask), window).numpy() for mask in masks)
     return Features(*parts, seconds=time.perf_counter() - start)

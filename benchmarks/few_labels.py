@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import multiprocessing
 import os
@@ -31,7 +30,7 @@ import torch
 import xarray as xr
 
 from classical import CLASSICAL, Features, make_features, read_pixels
-from performance_page import commit, cpu_model
+from performance_page import provenance
 from protocols import PROTOCOLS
 from results_page import write_page, write_readme
 from spectralmamba import evaluate, fit_seeds, recommend_settings
@@ -211,20 +210,11 @@ def _line(run: Run, predicted: np.ndarray, patch: int, seconds: float, device: s
         "split": {key: split.record[key] for key in kept},
         "seconds": round(seconds, 2),
         "peak_memory_bytes": peak_memory(),
-        "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
-        "machine": machine(device),
+        **_provenance(device),
     }
 
 
-_commit = cache(commit)
-
-
-@cache
-def machine(device: str) -> str:
-    """Say what computes."""
-    where = cpu_model() if device == "cpu" else torch.cuda.get_device_name(device)
-    return f"{where}, {os.cpu_count()} cores, torch {torch.__version__}"
+_provenance = cache(provenance)
 
 
 def read_lines() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
@@ -29,6 +30,16 @@ def commit() -> str:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or os.environ.get("COMMIT", "unknown")
+
+
+def provenance(device: str | None = None) -> dict[str, str]:
+    """Return date, commit and machine of what is measured now, by default on a GPU if there is one."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = cpu_model() if device == "cpu" else torch.cuda.get_device_name(device)
+    machine = f"{where}, {os.cpu_count()} cores, torch {torch.__version__}"
+    return {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine}
 
 
 def cpu_model() -> str:

@@ -175,10 +175,10 @@ def summary_table(comparisons: list[Comparison], ours: str, digits: int) -> str:
     """Return one row a protocol in Markdown."""
     rows = []
     for comparison in comparisons:
-        first, second = (_spread(list(found.values()), digits) for found in (comparison.ours, comparison.theirs))
-        difference = _interval(comparison.difference, digits)
+        first, second = (spread(list(found.values()), digits) for found in (comparison.ours, comparison.theirs))
+        difference = interval(comparison.difference, digits)
         rows.append([comparison.protocol, first, f"{second}, {comparison.opponent}", difference, comparison.verdict])
-    return _table(["protocol", ours, "strongest simple opponent", "difference (95 %)", "verdict"], rows)
+    return table(["protocol", ours, "strongest simple opponent", "difference (95 %)", "verdict"], rows)
 
 
 def overall_sentences(comparisons: list[Comparison]) -> list[str]:
@@ -190,9 +190,9 @@ def overall_sentences(comparisons: list[Comparison]) -> list[str]:
     apart = [comparison for comparison in seeded if PROTOCOLS[comparison.protocol].apart]
     near = [comparison for comparison in seeded if comparison not in apart]
     kinds = {"on random draws": overall(near), "on those apart in space": overall(apart)}
-    parts = [f"{_interval(part, 4)} {kind}" for kind, part in kinds.items() if part is not None]
+    parts = [f"{interval(part, 4)} {kind}" for kind, part in kinds.items() if part is not None]
     return [
-        f"Mean difference to the strongest opponent of each protocol: {_interval(found, 4)}, over {len(seeded)} protocols of "
+        f"Mean difference to the strongest opponent of each protocol: {interval(found, 4)}, over {len(seeded)} protocols of "
         f"several draws; {', '.join(parts)}.",
         f"In each of the {found['n']} draws the differences are averaged over protocols first, since protocols of one scene have "
         "pixels in common, and the interval is that of the averages. Protocols of one split are left out.",
@@ -204,7 +204,7 @@ def _ranking(lines: list[dict[str, Any]]) -> str:
     rows = [[method, f"{rank:.1f}"] for method, rank in list(ranks.items())[:_BEST]]
     among = f"among the {len(ranks)} methods that ran on all of them; the best {_BEST}"
     words = f"Mean rank by mean OA over {len(accuracies(lines))} protocols, {among}:"
-    return f"{words}\n\n{_table(['method', 'mean rank'], rows)}"
+    return f"{words}\n\n{table(['method', 'mean rank'], rows)}"
 
 
 def _details(protocol: str, runs: list[dict[str, Any]], networks: list[str]) -> str:
@@ -221,30 +221,30 @@ def _details(protocol: str, runs: list[dict[str, Any]], networks: list[str]) -> 
         rows.append(
             [
                 f"{method}{' (strongest)' if method == opponent else ''}",
-                *(_spread([run[key] for run in found]) for key in scores),
-                _spread(errors, 3) if errors else "",
+                *(spread([run[key] for run in found]) for key in scores),
+                spread(errors, 3) if errors else "",
                 str(len(found)),
                 f"{statistics.mean(run['split']['leaks']['share_of_test'] for run in found):.3f}",
-                _interval(paired_difference(*zip(*pairs.values(), strict=True)), 4) if pairs else "",
+                interval(paired_difference(*zip(*pairs.values(), strict=True)), 4) if pairs else "",
                 f"{statistics.mean(run['seconds'] for run in found):.1f}",
             ]
         )
     head = ["method", "OA", "AA", "κ", "macro F1", "ECE", "seeds", "leaks, share of test pixels"]
-    return _table([*head, "OA minus strongest simple opponent (95 %)", "s a run"], rows)
+    return table([*head, "OA minus strongest simple opponent (95 %)", "s a run"], rows)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def _interval(found: dict[str, Any], digits: int) -> str:
+def interval(found: dict[str, Any], digits: int) -> str:
     """Say a difference with its interval; the mean alone of a single pair."""
     values = (found["mean"], *(found["interval"] or ()))
     mean, *limits = (f"{value:+.{digits}f}" for value in values)
     return f"{mean} ({' to '.join(limits)})" if limits else mean
 
 
-def _spread(values: list[float], digits: int = 4) -> str:
+def spread(values: list[float], digits: int = 4) -> str:
     if len(values) < 2:
         return f"{values[0]:.{digits}f}"
     return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"

@@ -12,9 +12,7 @@ much, are therefore of the second.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import statistics
 import sys
 from dataclasses import dataclass
@@ -22,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
-from performance_page import commit, cpu_model
+import results_page
+from performance_page import provenance
 from protocols import botswana, salinas_a
 from spectralmamba import Settings, fit, split_masks, split_random, suggest
 from spectralmamba.evaluation import paired_difference
@@ -152,21 +150,19 @@ def labels_for(accuracy: float, at_random: dict[int, list[float]]) -> float | No
 
 def table(rows: list[dict[str, Any]], most: int) -> str:
     """Return the rows in Markdown; `most` is the largest number of random labels tried."""
-    parts = [
-        "| labels | OA suggested | OA random | difference on common test pixels (95 %) | random labels that gain as much |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    head = ["labels", "OA suggested", "OA random", "difference on common test pixels (95 %)"]
+    cells = []
     for row in rows:
-        spread = [_spread(row[method]) for method in METHODS]
         found, same = row["difference"], row["random_labels_for_the_same"]
-        difference = "" if found is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(found["mean"], *found["interval"])
-        cells = [str(row["labels"]), *spread, difference, f"more than {most}" if same is None else f"{same:.0f}"]
-        parts.append(f"| {' | '.join(cells)} |")
-    return "\n".join(parts)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+        cells.append(
+            [
+                str(row["labels"]),
+                *(results_page.spread(row[method], 3) for method in METHODS),
+                "" if found is None else results_page.interval(found, 3),
+                f"more than {most}" if same is None else f"{same:.0f}",
+            ]
+        )
+    return results_page.table([*head, "random labels that gain as much"], cells)
 
 
 def main() -> None:
@@ -194,14 +190,8 @@ def main() -> None:
 
 
 def write(results: dict[str, Any], network: bool) -> None:
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
-    content = {
-        "learner": "recommended network" if network else "linear discriminant",
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "machine": f"{where}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "scenes": results,
-    }
+    learner = "recommended network" if network else "linear discriminant"
+    content = {"learner": learner, **provenance(), "scenes": results}
     path = RESULTS.with_name("suggest_network.json") if network else RESULTS
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

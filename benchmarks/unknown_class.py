@@ -10,7 +10,6 @@ the linear discriminant; with --network of the recommended classifier, too, whic
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 import sys
@@ -18,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.metrics import roc_auc_score
 
-from few_labels import machine
-from performance_page import commit
+from performance_page import provenance
 from protocols import PROTOCOLS
 from spectralmamba import fit_seeds, recommend_settings
 from spectralmamba.pixels import Pixels, patch_means
@@ -85,9 +82,7 @@ def main() -> None:
             mean = statistics.mean(means.values())
             print(f"| {name} | {key} | {mean:.3f} | class {worst}: {means[worst]:.3f} |")
     if arguments.write_docs:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        content = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine(device)}
-        RESULTS.write_text(json.dumps(content | {"protocols": results}, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(json.dumps(provenance() | {"protocols": results}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

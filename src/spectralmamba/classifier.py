@@ -22,7 +22,7 @@ from spectralmamba.errors import ClassifierError, ModelError, SettingsError, Spe
 from spectralmamba.models import create_model
 from spectralmamba.models.committee import COMPANIONS, Committee
 from spectralmamba.models.novelty import NoveltyScore
-from spectralmamba.pixels import Pixels, as_input, patch_means
+from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
@@ -89,20 +89,23 @@ class Classifier:
         """Where it computes."""
         return self.transform.mean.device
 
+    @property
+    def _parts(self) -> dict[str, nn.Module]:
+        """What its tensors belong to, by the beginning of their names in its file."""
+        parts: dict[str, nn.Module] = {"network.": self.network, "transform.": self.transform}
+        return parts if self.novelty is None else parts | {"novelty.": self.novelty}
+
     def to(self, device: torch.device | str) -> Classifier:
         """Move it to a device and return it."""
-        self.network.to(device)
-        self.transform.to(device)
-        if self.novelty is not None:
-            self.novelty.to(device)
+        for module in self._parts.values():
+            module.to(device)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the classifier to one safetensors file, atomically; the card is JSON in its header."""
-        tensors = with_prefix("network.", self.network.state_dict())
-        tensors |= with_prefix("transform.", self.transform.state_dict())
-        if self.novelty is not None:
-            tensors |= with_prefix("novelty.", self.novelty.state_dict())
+        tensors: dict[str, Tensor] = {}
+        for prefix, module in self._parts.items():
+            tensors |= with_prefix(prefix, module.state_dict())
         write_tensors(path, tensors, "card", self.card)
 
     @classmethod
@@ -189,34 +192,34 @@ class Classifier:
         wanted[inner] = True
         positions = pixels.at(wanted)
         pixels = pixels.with_values(self.transform(pixels.values))
-        found = self._probabilities(pixels, positions, batch_size).cpu().numpy()  # (m, K)
+        found, novel = self._look(pixels, positions, batch_size)
+        found = found.cpu().numpy()  # (m, K)
         probabilities = np.full((len(self.classes), *wanted.shape), np.nan, np.float32)
         ids = np.zeros(wanted.shape, np.uint16)
         where = (pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy())
         probabilities[:, where[0], where[1]] = found.T
         ids[where] = self.classes[found.argmax(1)]
-        if self.novelty is None:
+        if novel is None:
             return ids[inner], probabilities[:, *inner], None
         novelty = np.full(wanted.shape, np.nan, np.float32)
-        novelty[where] = self._novelty(self.novelty, pixels, positions, batch_size).cpu().numpy()
+        novelty[where] = novel.cpu().numpy()
         return ids[inner], probabilities[:, *inner], novelty[inner]
 
-    @torch.inference_mode()
     def probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int = 2048) -> Tensor:
         """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""
-        return self._probabilities(pixels.with_values(self.transform(pixels.values)), positions, batch_size)
+        return self._look(pixels.with_values(self.transform(pixels.values)), positions, batch_size)[0]
 
     @torch.inference_mode()
-    def _probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int) -> Tensor:
+    def _look(self, pixels: Pixels, positions: Tensor, batch_size: int) -> tuple[Tensor, Tensor | None]:
+        """Return probabilities `(m, K)` and novelty `(m,)` of normalised pixels, each of whose patches is gathered once."""
         self.network.eval()
+        found, novelty = [pixels.values.new_zeros(0, len(self.classes))], [pixels.values.new_zeros(0)]
         with exact_convolutions():
-            found = network_probabilities(self.network, pixels, positions, self.patch, batch_size)
-        return pixels.values.new_zeros(0, len(self.classes)) if found is None else found
-
-    @torch.inference_mode()
-    def _novelty(self, score: NoveltyScore, pixels: Pixels, positions: Tensor, batch_size: int) -> Tensor:
-        parts = [score(patch_means(pixels, batch, self.patch)) for batch in positions.split(batch_size) if len(batch)]
-        return torch.cat(parts) if parts else pixels.values.new_zeros(0)
+            for spectra in pixels.patches(positions, self.patch, batch_size):
+                found.append(self.network(as_input(spectra)).softmax(1))
+                if self.novelty is not None:
+                    novelty.append(self.novelty(spectra.mean(1)))
+        return torch.cat(found), None if self.novelty is None else torch.cat(novelty)
 
     def check_scene(self, scene: xr.DataArray) -> None:
         """Check that a scene has the bands that the classifier was trained with.
@@ -252,18 +255,6 @@ class Classifier:
             raise ClassifierError(
                 "bands that the classifier needs hold no data in this scene", file=source, found=f"bands {missing}"
             )
-
-
-def network_probabilities(
-    network: nn.Module, pixels: Pixels, positions: Tensor, patch: int, batch_size: int
-) -> Tensor | None:
-    """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`, whose spectra are normalised; None without any."""
-    parts = [
-        network(as_input(pixels.gathered(pixels.neighbourhoods(batch, patch)))).softmax(1)
-        for batch in positions.split(batch_size)
-        if len(batch)
-    ]
-    return torch.cat(parts) if parts else None
 
 
 NO_DATA = "only nodata"

@@ -6,6 +6,7 @@ A scene is small next to the patches it would become, so no patch is ever stored
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +88,12 @@ class Pixels:
         """Return the spectra `(m, P², L)` at the positions `(m, P²)`."""
         return self.values.index_select(0, neighbourhoods.flatten()).unflatten(0, neighbourhoods.shape)
 
+    def patches(self, positions: Tensor, patch: int, batch_size: int) -> Iterator[Tensor]:
+        """Yield the spectra `(b, P², L)` of the patches around `positions` `(m,)`, so many at a time; nothing without positions."""
+        for batch in positions.split(batch_size):
+            if len(batch):
+                yield self.gathered(self.neighbourhoods(batch, patch))
+
     def neighbour_pairs(self, area: np.ndarray | None = None) -> Tensor:
         """Return the positions `(m, 2)` of all pairs of a pixel and its right or lower neighbour.
 
@@ -111,7 +118,7 @@ class Pixels:
 
 def patch_means(pixels: Pixels, positions: Tensor, patch: int) -> Tensor:
     """Return the mean spectra `(m, L)` of the patches around the positions `(m,)`."""
-    parts = [pixels.gathered(pixels.neighbourhoods(part, patch)).mean(1) for part in positions.split(_PATCHES)]
+    parts = [spectra.mean(1) for spectra in pixels.patches(positions, patch, _PATCHES)]
     return torch.cat(parts) if parts else pixels.values[:0]
 
 

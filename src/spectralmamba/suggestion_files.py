@@ -12,10 +12,10 @@ import numpy as np
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 
-from spectralmamba.errors import MissingPackageError, OutputError
+from spectralmamba.errors import OutputError
 from spectralmamba.files import atomic_output
 from spectralmamba.scenes.scene import has_georeference
-from spectralmamba.scenes.vectors import apply_affine
+from spectralmamba.scenes.vectors import apply_affine, check_georeference, import_geopandas
 
 if TYPE_CHECKING:
     from spectralmamba.suggestions import Suggestions
@@ -85,21 +85,9 @@ def check_suggestion_file(path: str | os.PathLike[str], scene: xr.DataArray) -> 
             expected=".gpkg, .geojson or .csv",
             remedy="Choose one of these suffixes.",
         )
-    if not has_georeference(scene) or scene.rio.crs is None:
-        raise OutputError(
-            "points and polygons need a scene with georeference",
-            file=path,
-            found=f"{'no CRS' if has_georeference(scene) else 'neither CRS nor transform'} in the scene",
-            remedy="Write a table of rows and columns instead: choose a file name that ends with .csv.",
-        )
-    try:
-        import geopandas  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            "points and polygons need the package geopandas",
-            file=path,
-            remedy='Install it: pip install "spectralmamba[vector]"; or choose a file name that ends with .csv.',
-        ) from error
+    remedy = "Write a table of rows and columns instead: choose a file name that ends with .csv."
+    check_georeference(scene, OutputError, path, remedy)
+    import_geopandas(path, "; or choose a file name that ends with .csv")
     return path
 
 

@@ -22,8 +22,8 @@ from spectralmamba.pixels import Pixels, patch_means
 from spectralmamba.scenes.scene import valid_mask
 from spectralmamba.settings import Settings
 from spectralmamba.training.discriminant import discriminate
-from spectralmamba.training.draws import Purpose, generator
-from spectralmamba.training.recommend import recommend_settings
+from spectralmamba.training.draws import Purpose, generator, some_of
+from spectralmamba.training.recommend import recommend_for_task
 from spectralmamba.training.task import Task, normalise, prepare
 
 _MOST_CANDIDATES = 20_000  # pixels that are looked at
@@ -109,7 +109,7 @@ def suggest(
     task = _task(pixels, labels, settings)
     normalised = normalise(pixels, everywhere, settings) if task is None else task.normalised
     if patch is None:
-        patch = _patch(scene, labels if task is not None else None, classifier)
+        patch = _patch(task, settings, classifier)
     patch = min(patch, _odd(min(scene.shape[1:])))
     likely, margin = _doubts(classifier, task, pixels, candidates, patch)
     features = patch_means(normalised.pixels, candidates, patch).double().cpu().numpy()  # (c, L)
@@ -152,20 +152,17 @@ def _squares(
     return minimum_filter(free, size=width, mode="constant", cval=False)
 
 
-def _patch(scene: xr.DataArray, labels: xr.DataArray | None, classifier: Classifier | None) -> int:
+def _patch(task: Task | None, settings: Settings, classifier: Classifier | None) -> int:
     """Return the width of the patches that a classifier of the scene sees."""
     if classifier is not None:
         return classifier.patch
-    return Settings().patch if labels is None else recommend_settings(scene, labels).settings.patch
+    return settings.patch if task is None else recommend_for_task(task, settings).settings.patch
 
 
 def _candidates(pixels: Pixels, free: np.ndarray, count: int, seed: int) -> Tensor:
     """Return the positions `(c,)` of the pixels that are looked at."""
     positions = pixels.at(free)
-    if len(positions) > _MOST_CANDIDATES:
-        random = generator(seed, Purpose.SUGGESTIONS, step=0)
-        drawn = np.sort(random.choice(len(positions), _MOST_CANDIDATES, replace=False))
-        positions = positions[torch.from_numpy(drawn).to(positions.device)]
+    positions = some_of(positions, _MOST_CANDIDATES, generator(seed, Purpose.SUGGESTIONS, step=0))
     if count > len(positions):
         raise SettingsError(
             "there are fewer pixels to choose from than are asked for",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import xarray as xr
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
-from spectralmamba.errors import LabelError, MissingPackageError
+from spectralmamba.errors import LabelError, MissingPackageError, SpectralMambaError
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.scene import has_georeference
 
@@ -66,13 +67,8 @@ def burn_vectors(
         MissingPackageError: geopandas is not installed.
     """
     file = None if _is_geodataframe(source) else Path(str(source))
-    if not has_georeference(scene) or scene.rio.crs is None:
-        raise LabelError(
-            "points and polygons need a scene with georeference",
-            file=file,
-            found=f"{'no CRS' if has_georeference(scene) else 'neither CRS nor transform'} in the scene",
-            remedy="Give the labels as a raster of the scene's shape, or the scene with its CRS and transform.",
-        )
+    remedy = "Give the labels as a raster of the scene's shape, or the scene with its CRS and transform."
+    check_georeference(scene, LabelError, file, remedy)
     features: Any = source if file is None else _read(file, layer)
     notes: list[str] = []
     if column is None:
@@ -91,6 +87,40 @@ def burn_vectors(
     return BurnedLabels(burned, names, report | counts, notes)
 
 
+def check_georeference(
+    scene: xr.DataArray, error: type[SpectralMambaError], file: str | os.PathLike[str] | None, remedy: str
+) -> None:
+    """Raise the error unless the scene has coordinates and a CRS, which points and polygons need."""
+    if not has_georeference(scene) or scene.rio.crs is None:
+        raise error(
+            "points and polygons need a scene with georeference",
+            file=file,
+            found=f"{'no CRS' if has_georeference(scene) else 'neither CRS nor transform'} in the scene",
+            remedy=remedy,
+        )
+
+
+def import_geopandas(file: str | os.PathLike[str], otherwise: str = "") -> Any:
+    """Return geopandas.
+
+    Args:
+        file: What it is needed for.
+        otherwise: What to do instead of installing it, the end of a sentence.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        import geopandas
+    except ImportError as error:
+        raise MissingPackageError(
+            "points and polygons need the package geopandas",
+            file=file,
+            remedy=f'Install it: pip install "spectralmamba[vector]"{otherwise}.',
+        ) from error
+    return geopandas
+
+
 def _is_geodataframe(source: object) -> bool:
     return hasattr(source, "geometry") and hasattr(source, "to_crs")
 
@@ -98,14 +128,7 @@ def _is_geodataframe(source: object) -> bool:
 def _read(file: Path, layer: str | None) -> GeoDataFrame:
     if not file.is_file():
         raise LabelError("there is no such label file", file=file, remedy="Check the path.")
-    try:
-        import geopandas
-    except ImportError as error:
-        raise MissingPackageError(
-            "points and polygons need the package geopandas",
-            file=file,
-            remedy='Install it: pip install "spectralmamba[vector]".',
-        ) from error
+    geopandas = import_geopandas(file)
     try:
         layers = geopandas.list_layers(file)
         spatial = layers.loc[layers["geometry_type"].notna(), "name"].tolist()

@@ -12,7 +12,7 @@ from torch import Tensor
 from spectralmamba.models.committee import KernelSmoother, SupportVectorMachine
 from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
-from spectralmamba.training.draws import Purpose, generator
+from spectralmamba.training.draws import Purpose, generator, some_of
 from spectralmamba.training.task import Task
 
 _MOST_CLASSES = 64  # of a support vector machine: 2 016 pairs
@@ -61,10 +61,7 @@ def propagate_labels(task: Task, settings: Settings, patch: int) -> KernelSmooth
     random = generator(settings.seed, Purpose.GRAPH, step=0)
     labelled = _of_each_class(task.targets.cpu().numpy(), _MOST_LABELLED, random)
     targets = task.targets[labelled]
-    side = task.training_side.cpu()
-    side = side[~torch.isin(side, task.positions.cpu())].numpy()
-    size = min(len(side), max(0, _MOST_NODES - len(labelled)))
-    unlabelled = torch.from_numpy(np.sort(random.choice(side, size, replace=False))).to(task.positions.device)
+    unlabelled = some_of(task.unlabelled, max(0, _MOST_NODES - len(labelled)), random)
     nodes = patch_means(pixels, torch.cat([task.positions[labelled], unlabelled]), patch)  # (S, L)
     smoother = KernelSmoother(nodes.shape[1], classes, len(nodes)).to(nodes.device)
     variance = float(nodes.double().var(0, correction=0).mean()) or 1.0
@@ -92,18 +89,16 @@ def _spread(nodes: Tensor, gamma: float, targets: Tensor, classes: int) -> Tenso
 
 
 def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorMachine:
-    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
     random = generator(settings.seed, Purpose.GRAPH, step=1)
     chosen = _of_each_class(task.targets.cpu().numpy(), _MOST_LABELLED, random)
     pixels, targets = task.normalised.pixels, task.targets[chosen].cpu().numpy()
     spectra = patch_means(pixels, task.positions[chosen], patch).double().cpu().numpy()
-    scaler = StandardScaler().fit(spectra)
+    mean, sd = spectra.mean(0), spectra.std(0)
     # Where bands are constant, whitening leaves rounding behind, which must not become large.
-    scale = np.asarray(scaler.scale_)
-    scale = np.where(scale > _CONSTANT, scale, 1.0)
-    spectra = (spectra - scaler.mean_) / scale
+    scale = np.where(sd > _CONSTANT, sd, 1.0)
+    spectra = (spectra - mean) / scale
     weights = "balanced" if settings.class_balanced else None
     gamma = 1 / (spectra.shape[1] * (spectra.var() or 1))  # SVC's "scale", which it does not tell
     found = SVC(C=_COST, gamma=gamma, class_weight=weights, decision_function_shape="ovo", random_state=0)
@@ -112,7 +107,7 @@ def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorM
         found.fit(spectra, targets)
     machine = SupportVectorMachine(spectra.shape[1], len(task.classes), len(found.support_))
     values = {
-        "mean": scaler.mean_,
+        "mean": mean,
         "inverse_sd": 1 / scale,
         "gamma": gamma,
         "support": found.support_vectors_,

@@ -10,7 +10,7 @@ from torch import Tensor
 from spectralmamba.models.novelty import LEVELS, NoveltyScore
 from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
-from spectralmamba.training.draws import Purpose, generator
+from spectralmamba.training.draws import Purpose, generator, some_of
 from spectralmamba.training.task import Task
 
 _MOST_SHRUNK = 0.9  # share of the sphere in the covariance
@@ -83,11 +83,7 @@ def learn_novelty(task: Task, settings: Settings) -> NoveltyScore:
         settings: With the seed and the patch of the classifier.
     """
     pixels = task.normalised.pixels
-    side = task.training_side.cpu().numpy()
-    if len(side) > _MOST_PIXELS:
-        random = generator(settings.seed, Purpose.NOVELTY, step=0)
-        side = np.sort(random.choice(side, _MOST_PIXELS, replace=False))
-    positions = torch.from_numpy(side).to(task.positions.device)
+    positions = some_of(task.training_side, _MOST_PIXELS, generator(settings.seed, Purpose.NOVELTY, step=0))
     labelled, others = (
         patch_means(pixels, part, settings.patch).double().cpu().numpy() for part in (task.positions, positions)
     )

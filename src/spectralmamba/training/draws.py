@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 class Purpose(IntEnum):
@@ -33,6 +35,14 @@ def words(seed: int, purpose: Purpose, count: int, *, step: int = 0, call: int =
 def generator(seed: int, purpose: Purpose, *, step: int) -> np.random.Generator:
     """Return numpy's generator of a stream, for numbers that are drawn on the host alone."""
     return np.random.Generator(_stream(seed, purpose, step, 0, 0))
+
+
+def some_of(positions: Tensor, most: int, random: np.random.Generator) -> Tensor:
+    """Return positions `(m,)`, or if there are more than `most` so many of them at random, in their order."""
+    if len(positions) <= most:
+        return positions
+    chosen = np.sort(random.choice(len(positions), most, replace=False))
+    return positions[torch.from_numpy(chosen).to(positions.device)]
 
 
 def uniform(drawn: np.ndarray) -> np.ndarray:

@@ -164,14 +164,13 @@ def _fit(
     for seed, run in runs.items():
         task, companion = run.task, run.companion
         network = run.network if companion is None else Committee(run.network, companion)
-        size_of_companion = 0 if companion is None else len(companion.support)
+        beside = None if companion is None else {"kind": settings.companion, "size": len(companion.support)}
         card = make_card(scene, bands, labels, task, splits[seed], run.settings, checksum)
-        shape = len(task.classes), size_of_companion
+        shape = len(task.classes), 0 if beside is None else beside["size"]
         size = sizes.get(shape) or model_size(network, len(bands), settings.patch)
         sizes[shape] = size
         card["model"] |= {"parameters": size.parameters, "multiply_accumulates": size.multiply_accumulates}
-        kind = {"kind": settings.companion, "size": size_of_companion}
-        card["model"]["companion"] = kind if size_of_companion else None
+        card["model"]["companion"] = beside
         card["self_training"] = run.pupil.record(run.stages)
         transform = copy.deepcopy(task.normalised.transform)
         classifiers[seed] = Classifier(network.eval(), transform, card, run.novelty)

@@ -59,7 +59,11 @@ def recommend_settings(
     pixels = Pixels.from_scene(scene, bands)
     if not len(bands) or not len(pixels):
         return Recommendation(settings, [])
-    task = prepare(pixels, labels, {0: split}, settings)[0]
+    return recommend_for_task(prepare(pixels, labels, {0: split}, settings)[0], settings)
+
+
+def recommend_for_task(task: Task, settings: Settings) -> Recommendation:
+    """Choose as `recommend_settings` does, for a task that has been prepared with these settings."""
     wide = settings.patch if settings.patch > 1 else settings.teacher_patch
     agreement = neighbour_agreement(task)
     seen = f"neighbours in a pixelwise map agree to {agreement:.2f} beyond chance"

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectralmamba.classifier import network_probabilities
 from spectralmamba.models.committee import KernelSmoother, SupportVectorMachine
+from spectralmamba.pixels import as_input
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import labels_are_few, learn_companion, propagate_labels
-from spectralmamba.training.draws import Purpose, generator
+from spectralmamba.training.draws import Purpose, generator, some_of
 from spectralmamba.training.task import Task
 
 _MOST_CANDIDATES = 20_000  # pixels that teachers look at
@@ -108,7 +108,10 @@ class Pupil:
             self.sums = torch.zeros_like(self.sums)
 
     def companion(self, patch: int) -> KernelSmoother | SupportVectorMachine | None:
-        """Return what decides beside the classifier of patches of this width."""
+        """Return what decides beside the classifier of patches of this width; the teacher, if it was of the same patches."""
+        taught = patch == widest_patch(self.settings, self.task) and "_propagation" in self.__dict__
+        if taught and self.settings.companion == "label propagation":
+            return self._propagation
         return learn_companion(self.task, self.settings, patch)
 
     def record(self, stages: list[Stage]) -> dict[str, Any]:
@@ -132,25 +135,25 @@ class Pupil:
 
     def _choose_candidates(self) -> Tensor:
         """Return the positions of unlabelled pixels that teachers look at, `(c,)`."""
-        side = self.task.training_side.cpu()
-        positions = side[~torch.isin(side, self.task.positions.cpu())]
-        if len(positions) > _MOST_CANDIDATES:
-            random = generator(self.settings.seed, Purpose.PSEUDO_LABELS, step=2**32)
-            chosen = random.choice(len(positions), _MOST_CANDIDATES, replace=False)
-            positions = positions[torch.from_numpy(np.sort(chosen))]
-        return positions.to(self.task.positions.device)
+        random = generator(self.settings.seed, Purpose.PSEUDO_LABELS, step=2**32)
+        return some_of(self.task.unlabelled, _MOST_CANDIDATES, random)
 
     @torch.no_grad()
     def _probabilities(self, network: nn.Module, patch: int) -> Tensor:
         network.eval()
-        found = network_probabilities(network, self.task.normalised.pixels, self._candidates, patch, _PIXELS)
-        return self.sums if found is None else found.cpu()
+        patches = self.task.normalised.pixels.patches(self._candidates, patch, _PIXELS)
+        parts = [network(as_input(spectra)).softmax(1) for spectra in patches]
+        return torch.cat(parts).cpu() if parts else self.sums
+
+    @cached_property
+    def _propagation(self) -> KernelSmoother:
+        """Label propagation of the widest patches, a teacher."""
+        return propagate_labels(self.task, self.settings, widest_patch(self.settings, self.task))
 
     @cached_property
     def _propagated(self) -> Tensor:
         """What label propagation says of the candidates, `(c, K)`."""
-        patch = widest_patch(self.settings, self.task)
-        return self._probabilities(propagate_labels(self.task, self.settings, patch), patch)
+        return self._probabilities(self._propagation, widest_patch(self.settings, self.task))
 
     def _label(self, number: int) -> None:
         """Label candidates at random among those that are sure, until each class has its number."""

@@ -59,6 +59,11 @@ class Task:
     classes: np.ndarray
     training_side: Tensor
 
+    @property
+    def unlabelled(self) -> Tensor:
+        """Positions of the training side's pixels without a label, `(u,)`."""
+        return self.training_side[~torch.isin(self.training_side, self.positions)]
+
     def checksum(self) -> str:
         """Return the SHA-256 of the training pixels and their classes."""
         digest = hashlib.sha256()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import signal
 import warnings
 from collections.abc import Callable
@@ -15,59 +14,40 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
-from safetensors import safe_open
-from safetensors.torch import save_file
 from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.semi_supervised import LabelSpreading
 from torch import Tensor
+from training_example import (
+    BANDS,
+    SIDE,
+    Data,
+    inputs_of,
+    rewrite,
+    same_tensors,
+    scene_from,
+    scene_of,
+    stopped_and_resumed,
+    task_of,
+)
 
-from spectralmamba import Classifier, Settings, Split, fit, fit_seeds, map_scene, split_disjoint
+from spectralmamba import Classifier, Settings, fit, fit_seeds, map_scene, split_disjoint
 from spectralmamba.errors import ClassifierError, SettingsError, TrainingInterrupted
 from spectralmamba.models import SpectralMamba
 from spectralmamba.models.committee import Committee, KernelSmoother, SupportVectorMachine
-from spectralmamba.pixels import Pixels, as_input, patch_means
-from spectralmamba.training import Progress, companions, self_training
+from spectralmamba.pixels import Pixels, patch_means
+from spectralmamba.training import companions, self_training
 from spectralmamba.training.companions import _spread, labels_are_few, learn_companion, propagate_labels
 from spectralmamba.training.self_training import Pupil
 from spectralmamba.training.task import Task, prepare
 
-SIDE, BANDS = 16, 12
 SUM = 5e-6  # by which a sum of probabilities may be off: float32's 6e-8 times some dozens of 256 nodes
-Data = tuple[xr.DataArray, xr.DataArray, Split]
-
-
-def scene_of(counts: list[int], bands: int = BANDS, noise: float = 0.7) -> tuple[xr.DataArray, xr.DataArray]:
-    """A scene whose pixels are the centre of a class and noise, and labels of so many pixels of each class."""
-    random = np.random.default_rng(0)
-    classes = len(counts)
-    rest = np.arange(SIDE * SIDE - sum(counts)) % classes
-    of_pixel = random.permutation(np.concatenate([np.repeat(np.arange(classes), counts), rest]))
-    spectra = random.normal(size=(classes, bands))[of_pixel] + noise * random.normal(size=(SIDE * SIDE, bands))
-    ids = np.zeros(SIDE * SIDE, np.int64)
-    for number, count in enumerate(counts):
-        ids[np.flatnonzero(of_pixel == number)[:count]] = number + 1
-    return scene_from(spectra), xr.DataArray(ids.reshape(SIDE, SIDE), dims=("y", "x"))
-
-
-def scene_from(spectra: np.ndarray) -> xr.DataArray:
-    return xr.DataArray(spectra.T.reshape(-1, SIDE, SIDE).astype(np.float32), dims=("band", "y", "x"))
-
-
-def task_of(scene: xr.DataArray, labels: xr.DataArray, settings: Settings, split: Split | None = None) -> Task:
-    return prepare(Pixels.from_scene(scene, np.arange(len(scene))), labels, {0: split}, settings)[0]
 
 
 def nodes_of(task: Task, patch: int) -> Tensor:
     """Patch means of the labelled pixels and of all others of the training side, in this order."""
     others = task.training_side[~torch.isin(task.training_side, task.positions)]
     return patch_means(task.normalised.pixels, torch.cat([task.positions, others]), patch)
-
-
-def inputs_of(task: Task, patch: int) -> Tensor:
-    """All pixels as the classifier gives them to its members."""
-    pixels = task.normalised.pixels
-    return as_input(pixels.gathered(pixels.neighbourhoods(torch.arange(len(pixels)), patch)))
 
 
 def by_definition(nodes: np.ndarray, gamma: float, targets: np.ndarray, classes: int) -> np.ndarray:
@@ -79,11 +59,6 @@ def by_definition(nodes: np.ndarray, gamma: float, targets: np.ndarray, classes:
     given[np.arange(len(targets)), targets] = 1
     found = np.linalg.solve(np.eye(len(nodes)) - 0.5 * weights / np.outer(roots, roots), given)
     return found / found.sum(1, keepdims=True)
-
-
-def same_smoother(first: KernelSmoother, second: KernelSmoother) -> bool:
-    state, other = first.state_dict(), second.state_dict()
-    return all(state[name].equal(other[name]) for name in state.keys() | other.keys())
 
 
 def committee_of(classifier: Classifier) -> Committee:
@@ -195,10 +170,10 @@ def test_spectra_of_the_test_side_have_no_influence(small_scene: xr.DataArray, s
         for scene in (small_scene, other)
     )
     assert len(first.support) == (split.training_side & np.isfinite(small_scene.values).all(0)).sum()
-    assert same_smoother(first, second)
+    assert same_tensors(first, second)
     other.values[:, split.training_side] *= 3
     changed = propagate_labels(task_of(other, small_labels, settings, split), settings, patch)
-    assert not same_smoother(first, changed)
+    assert not same_tensors(first, changed)
 
 
 def test_a_pixelwise_graph_sees_nothing_outside_the_training_side(data: Data):
@@ -210,7 +185,7 @@ def test_a_pixelwise_graph_sees_nothing_outside_the_training_side(data: Data):
     other.values[:, ~side] *= 3
     settings = Settings(patch=1)
     first, second = (propagate_labels(task_of(given, labels, settings, split), settings, 1) for given in (scene, other))
-    assert same_smoother(first, second)
+    assert same_tensors(first, second)
 
 
 @pytest.mark.parametrize(("labelled", "nodes"), [(20, 50), (75, 76), (75, 75), (75, 256), (20, 1000), (30, 20)])
@@ -243,12 +218,12 @@ def test_the_seed_decides_which_of_many_pixels_are_nodes(monkeypatch: pytest.Mon
     def found(seed: int) -> KernelSmoother:
         return propagate_labels(task, settings.replace(seed=seed), 3)
 
-    assert same_smoother(found(0), found(1))
+    assert same_tensors(found(0), found(1))
     for limit, most in (("_MOST_NODES", 100), ("_MOST_LABELLED", 30)):
         with monkeypatch.context() as patch:
             patch.setattr(companions, limit, most)
-            assert same_smoother(found(0), found(0))
-            assert not same_smoother(found(0), found(1))
+            assert same_tensors(found(0), found(0))
+            assert not same_tensors(found(0), found(1))
 
 
 def test_numbers_that_others_draw_stay_as_they_were(monkeypatch: pytest.MonkeyPatch):
@@ -437,7 +412,7 @@ def test_a_classifier_with_label_propagation_is_read_as_it_was_written(
     classifier.save(tmp_path / "model.safetensors")
     again = Classifier.load(tmp_path / "model.safetensors", "cpu")
     assert again.card == classifier.card
-    assert same_smoother(smoother_of(again), smoother_of(classifier))
+    assert same_tensors(smoother_of(again), smoother_of(classifier))
     xr.testing.assert_identical(again.predict_proba(small_scene), classifier.predict_proba(small_scene))
     assert bytes_of(again) == (tmp_path / "model.safetensors").read_bytes()
 
@@ -447,15 +422,6 @@ def file(data: Data, quick: Settings, tmp_path: Path) -> Path:
     """The file of a classifier with label propagation."""
     fit(*data, quick, device="cpu").save(tmp_path / "propagating.safetensors")
     return tmp_path / "propagating.safetensors"
-
-
-def rewrite(path: Path, change: Callable[[Any, dict[str, Tensor]], object]) -> None:
-    """Change the card's `model` entry and the tensors of a classifier's file."""
-    with safe_open(path, framework="pt") as opened:
-        card = json.loads(opened.metadata()["card"])
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-    change(card["model"], tensors)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"card": json.dumps(card)})
 
 
 SMOOTHER = "network.companion."
@@ -498,18 +464,9 @@ def test_a_file_whose_label_propagation_does_not_fit_its_card_is_refused(file: P
 
 
 @pytest.fixture
-def taught() -> Settings:
-    """A self-training of a fraction of a second, in which nearly any pixel is sure enough."""
-    return Settings(
-        steps=2,
-        patch=3,
-        batch_size=8,
-        model_options={"width": 8, "states": 2},
-        self_training_rounds=2,
-        teacher_patch=5,
-        pseudo_labels=10,
-        pseudo_confidence=0.35,
-    )
+def taught(tiny: Settings) -> Settings:
+    """A self-training whose teachers see wider patches than the classifier."""
+    return tiny.replace(patch=3)
 
 
 @pytest.fixture
@@ -565,7 +522,7 @@ def test_as_companion_it_spreads_given_labels_and_not_those_of_teachers(data: Da
     alone = fit(*data, taught, self_training_rounds=0, device="cpu")
     after = fit(*data, taught, device="cpu")
     assert sum(after.card["self_training"]["pseudo_labels"].values()) > 0
-    assert same_smoother(smoother_of(after), smoother_of(alone))
+    assert same_tensors(smoother_of(after), smoother_of(alone))
 
 
 # Again and on ------------------------------------------------------------------------------------
@@ -590,7 +547,7 @@ def test_seeds_trained_together_have_the_propagation_of_each_alone(data: Data, t
     together = fit_seeds(scene, labels, {0: split, 5: split, 7: None}, taught, device="cpu")
     for seed, used in ((0, split), (5, split), (7, None)):
         alone = fit(scene, labels, used, taught, seed=seed, device="cpu")
-        assert same_smoother(smoother_of(together[seed]), smoother_of(alone))
+        assert same_tensors(smoother_of(together[seed]), smoother_of(alone))
         assert bytes_of(together[seed]) == bytes_of(alone)
 
 
@@ -599,15 +556,7 @@ def test_seeds_trained_together_have_the_propagation_of_each_alone(data: Data, t
 def test_a_training_that_goes_on_from_a_checkpoint_comes_to_the_same_file(
     data: Data, taught: Settings, bytes_of: Any, tmp_path: Path, step: int
 ):
-    checkpoint = tmp_path / "checkpoint.safetensors"
-
-    def stop(progress: Progress) -> None:
-        if progress.step == step:
-            raise KeyboardInterrupt
-
-    with pytest.raises(TrainingInterrupted):
-        fit(*data, taught, device="cpu", checkpoint=checkpoint, on_step=stop)
-    resumed = fit(*data, taught, device="cpu", checkpoint=checkpoint, resume=True)
+    resumed = stopped_and_resumed(data, taught, tmp_path / "checkpoint.safetensors", step)
     assert bytes_of(resumed) == bytes_of(fit(*data, taught, device="cpu"))
 
 

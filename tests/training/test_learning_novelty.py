@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from scipy.linalg import eigh
 from sklearn.metrics import roc_auc_score
+from training_example import TRAINING_COLUMNS, Data, same_tensors
 
 from spectralmamba import Settings, Split, fit, simulate_scene, split_disjoint, split_random
 from spectralmamba.models.novelty import LEVELS, NoveltyScore
@@ -21,8 +22,6 @@ from spectralmamba.training.discriminant import discriminate, learn_novelty
 from spectralmamba.training.task import Task, prepare
 
 HALF = 30  # as the documentation has it
-SIDE = 8  # columns of the training side of `halved`
-Data = tuple[xr.DataArray, xr.DataArray, Split]
 
 
 def task_of(scene: xr.DataArray, labels: xr.DataArray, split: Split | None, settings: Settings) -> Task:
@@ -35,20 +34,6 @@ def scores_of(score: NoveltyScore, task: Task, settings: Settings, where: np.nda
     pixels = task.normalised.pixels
     positions = task.training_side if where is None else pixels.at(where)
     return score(patch_means(pixels, positions, settings.patch)).numpy()
-
-
-def same(first: NoveltyScore, second: NoveltyScore) -> bool:
-    tensors = second.state_dict()
-    return all(torch.equal(tensor, tensors[name]) for name, tensor in first.state_dict().items())
-
-
-@pytest.fixture
-def halved(small_scene: xr.DataArray, small_labels: xr.DataArray) -> Data:
-    """The small scene, of which the left `SIDE` columns are the training side."""
-    side = np.zeros(small_labels.shape, bool)
-    side[:, :SIDE] = True
-    split = split_random(small_labels.where(xr.DataArray(side, dims=("y", "x")), 0), per_class=3, patch=3)
-    return small_scene, small_labels, dataclasses.replace(split, training_side=side)
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +150,11 @@ def test_it_is_the_documented_formula(halved: Data, patch: int):
 def test_spectra_beyond_the_reach_of_the_training_side_have_no_influence(halved: Data, patch: int):
     scene, labels, split = halved
     settings, other = Settings(patch=patch), scene.copy(deep=True)
-    other.values[:, :, SIDE + patch // 2 :] *= 3
+    other.values[:, :, TRAINING_COLUMNS + patch // 2 :] *= 3
     first, second = (learn_novelty(task_of(given, labels, split, settings), settings) for given in (scene, other))
-    assert same(first, second)
-    other.values[:, :, SIDE - 1] *= 3
-    assert not same(first, learn_novelty(task_of(other, labels, split, settings), settings))
+    assert same_tensors(first, second)
+    other.values[:, :, TRAINING_COLUMNS - 1] *= 3
+    assert not same_tensors(first, learn_novelty(task_of(other, labels, split, settings), settings))
 
 
 def test_test_pixels_of_a_disjoint_split_have_no_influence_and_score_higher_when_they_are_strange(
@@ -184,7 +169,7 @@ def test_test_pixels_of_a_disjoint_split_have_no_influence_and_score_higher_when
     tasks = [task_of(*given, split, settings) for given in ((scene, labels), (other, labels), (scene, changed))]
     first, *others = (learn_novelty(task, settings) for task in tasks)
     assert split.test.sum() > 100
-    assert all(same(first, second) for second in others)
+    assert all(same_tensors(first, second) for second in others)
     before, after = (scores_of(first, task, settings, split.test) for task in tasks[:2])
     assert after.mean() > 0.95 > before.mean()
 
@@ -192,7 +177,7 @@ def test_test_pixels_of_a_disjoint_split_have_no_influence_and_score_higher_when
 def test_a_classifier_learns_it_from_its_own_training_pixels_and_patch(halved: Data, quick: Settings):
     classifier = fit(*halved, quick, device="cpu")
     assert classifier.novelty is not None
-    assert same(classifier.novelty, learn_novelty(task_of(*halved, quick), quick))
+    assert same_tensors(classifier.novelty, learn_novelty(task_of(*halved, quick), quick))
 
 
 def test_of_a_large_training_side_so_many_pixels_count_that_the_seed_chooses(
@@ -215,8 +200,8 @@ def test_of_a_large_training_side_so_many_pixels_count_that_the_seed_chooses(
     assert sides[0] == sides[1] == sorted(set(sides[0]))
     assert sides[0] != sides[2]
     assert set(sides[0]) | set(sides[2]) <= set(task.training_side.tolist())
-    assert same(first, again)
-    assert not same(first, other)
+    assert same_tensors(first, again)
+    assert not same_tensors(first, other)
     deciles = np.quantile(scores_of(first, task, settings), np.linspace(0.1, 0.9, 9))
     # The standard error of a share of 300 pixels is at most 0.03.
     np.testing.assert_allclose(deciles, np.linspace(0.1, 0.9, 9), rtol=0, atol=0.09)
@@ -227,7 +212,7 @@ def test_a_side_just_at_the_limit_is_not_thinned(halved: Data, monkeypatch: pyte
     task = task_of(*halved, settings)
     whole = learn_novelty(task, settings)
     monkeypatch.setattr(discriminant, "_MOST_PIXELS", len(task.training_side))
-    assert same(learn_novelty(task, settings.replace(seed=1)), whole)
+    assert same_tensors(learn_novelty(task, settings.replace(seed=1)), whole)
 
 
 # Scenes at the edge ------------------------------------------------------------------------------

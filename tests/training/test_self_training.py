@@ -15,6 +15,7 @@ import pytest
 import torch
 import xarray as xr
 from torch import nn
+from training_example import TRAINING_COLUMNS, Data, same_tensors
 
 from spectralmamba import Classifier, Settings, Split, fit, fit_seeds, simulate_scene, split_disjoint, split_random
 from spectralmamba.errors import TrainingInterrupted
@@ -27,32 +28,6 @@ from spectralmamba.training.task import Task, prepare
 
 SEEDS = 0, 5
 STAGES = 5  # of the fixture `tiny`: two teachers in each of two rounds, and the classifier
-SIDE = 8  # columns of the training side of the fixture `halved`
-Data = tuple[xr.DataArray, xr.DataArray, Split]
-
-
-@pytest.fixture
-def tiny() -> Settings:
-    """A self-training of a fraction of a second, in which nearly any pixel is sure enough."""
-    return Settings(
-        steps=2,
-        patch=5,
-        batch_size=8,
-        model_options={"width": 8, "states": 2},
-        self_training_rounds=2,
-        teacher_patch=5,
-        pseudo_labels=10,
-        pseudo_confidence=0.35,
-    )
-
-
-@pytest.fixture
-def halved(small_scene: xr.DataArray, small_labels: xr.DataArray) -> Data:
-    """The small scene, of which the left `SIDE` columns are the training side."""
-    side = np.zeros(small_labels.shape, bool)
-    side[:, :SIDE] = True
-    split = split_random(small_labels.where(xr.DataArray(side, dims=("y", "x")), 0), per_class=3, patch=3)
-    return small_scene, small_labels, dataclasses.replace(split, training_side=side)
 
 
 def task_of(data: Data, settings: Settings) -> Task:
@@ -87,8 +62,7 @@ def labelled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]
 
 
 def same_network(first: Classifier, second: Classifier) -> bool:
-    tensors = second.network.state_dict()
-    return all(torch.equal(tensor, tensors[name]) for name, tensor in first.network.state_dict().items())
+    return same_tensors(first.network, second.network)
 
 
 # What is trained ---------------------------------------------------------------------------------
@@ -143,7 +117,7 @@ def test_no_training_pixel_and_none_outside_the_training_side_is_labelled(halved
     pupil._label(0)
     nodata = ~np.isfinite(halved[0].values).all(0)
     allowed = split.training_side & ~split.train & ~nodata
-    assert split.test[:, SIDE:].sum() == 0
+    assert split.test[:, TRAINING_COLUMNS:].sum() == 0
     assert pixels_of(pupil) == set(map(tuple, np.argwhere(allowed).tolist()))  # all of them, since all are sure
 
 
@@ -275,7 +249,7 @@ def test_spectra_beyond_the_reach_of_patches_of_the_training_side_have_no_influe
 ):
     scene, labels, split = halved
     other = scene.copy(deep=True)
-    other.values[:, :, SIDE + tiny.teacher_patch // 2 :] *= 3
+    other.values[:, :, TRAINING_COLUMNS + tiny.teacher_patch // 2 :] *= 3
     first, second = (fit(given, labels, split, tiny, device="cpu") for given in (scene, other))
     assert len(labelled[0][0]) > 0
     assert labelled[:2] == labelled[2:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Callable
 from itertools import combinations
@@ -15,49 +14,27 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.special import expit, softmax
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from torch import Tensor, nn
+from torch import nn
+from training_example import BANDS, Data, inputs_of, rewrite, same_tensors, scene_of, stopped_and_resumed, task_of
 
-from spectralmamba import Classifier, Settings, Split, fit, fit_seeds, map_scene
+from spectralmamba import Classifier, Settings, fit, fit_seeds, map_scene
 from spectralmamba.errors import ClassifierError, TrainingInterrupted
 from spectralmamba.models.committee import _STEEPNESS, _VOTE, Committee, SupportVectorMachine
-from spectralmamba.pixels import Pixels, as_input, patch_means
-from spectralmamba.training import Progress, companions, fitting
+from spectralmamba.pixels import Pixels, patch_means
+from spectralmamba.training import companions, fitting
 from spectralmamba.training.companions import _of_each_class, learn_companion
 from spectralmamba.training.draws import Purpose, generator
 from spectralmamba.training.self_training import Pupil
-from spectralmamba.training.task import Task, prepare
+from spectralmamba.training.task import Task
 
-SIDE, BANDS = 16, 12
 COUNTS = {
     "equal": lambda classes: [8] * classes,
     "very different": lambda classes: [70, *([2, 1, 9] * classes)[: classes - 1]],
     "one each": lambda classes: [1] * classes,
 }
-Data = tuple[xr.DataArray, xr.DataArray, Split]
-
-
-def scene_of(counts: list[int], bands: int = BANDS, noise: float = 0.7, seed: int = 0) -> tuple[Any, Any]:
-    """A scene whose pixels are the centre of a class and noise, and labels of so many pixels of each class."""
-    random = np.random.default_rng(seed)
-    classes = len(counts)
-    rest = np.arange(SIDE * SIDE - sum(counts)) % classes
-    of_pixel = random.permutation(np.concatenate([np.repeat(np.arange(classes), counts), rest]))
-    centres = random.normal(size=(classes, bands))
-    spectra = centres[of_pixel] + noise * random.normal(size=(SIDE * SIDE, bands))
-    ids = np.zeros(SIDE * SIDE, np.int64)
-    for number, count in enumerate(counts):
-        ids[np.flatnonzero(of_pixel == number)[:count]] = number + 1
-    cube = spectra.T.reshape(bands, SIDE, SIDE).astype(np.float32)
-    return xr.DataArray(cube, dims=("band", "y", "x")), xr.DataArray(ids.reshape(SIDE, SIDE), dims=("y", "x"))
-
-
-def task_of(scene: xr.DataArray, labels: xr.DataArray, settings: Settings) -> Task:
-    return prepare(Pixels.from_scene(scene, np.arange(len(scene))), labels, {0: None}, settings)[0]
 
 
 def learned(task: Task, settings: Settings) -> SupportVectorMachine:
@@ -70,12 +47,6 @@ def means_of(task: Task, patch: int, *, training: bool = False) -> np.ndarray:
     pixels = task.normalised.pixels
     positions = task.positions if training else torch.arange(len(pixels))
     return patch_means(pixels, positions, patch).double().numpy()
-
-
-def inputs_of(task: Task, patch: int) -> Tensor:
-    """All pixels as the classifier gives them to its members."""
-    pixels = task.normalised.pixels
-    return as_input(pixels.gathered(pixels.neighbourhoods(torch.arange(len(pixels)), patch)))
 
 
 def by_scikit_learn(task: Task, patch: int, **options: Any) -> tuple[SVC, np.ndarray, np.ndarray]:
@@ -100,11 +71,6 @@ def assert_decides_like(machine: SupportVectorMachine, svc: SVC, decisions: np.n
     assert found.shape == decisions.shape
     off = ((found.double() - torch.from_numpy(decisions)).abs() / weight).max()
     assert off < 10 * torch.finfo(torch.float32).eps
-
-
-def same_machine(first: SupportVectorMachine, second: SupportVectorMachine) -> bool:
-    state, other = first.state_dict(), second.state_dict()
-    return all(state[name].equal(other[name]) for name in state.keys() | other.keys())
 
 
 def network_of(classifier: Classifier) -> nn.Module:
@@ -207,7 +173,7 @@ def test_balanced_classes_weigh_the_same_however_many_labels_they_have(classes: 
     balanced = learned(task, settings)
     svc, decisions, _ = by_scikit_learn(task, 1, class_weight="balanced")
     assert_decides_like(balanced, svc, decisions, means_of(task, 1))
-    assert not same_machine(balanced, learned(task, settings.replace(class_balanced=False)))
+    assert not same_tensors(balanced, learned(task, settings.replace(class_balanced=False)))
 
 
 # What it learns ----------------------------------------------------------------------------------
@@ -248,10 +214,10 @@ def test_of_thinned_labels_nothing_but_the_chosen_pixels_counts(monkeypatch: pyt
 def test_which_pixels_of_many_are_learned_follows_from_the_seed(monkeypatch: pytest.MonkeyPatch):
     settings = Settings(patch=3)
     task = task_of(*scene_of([40, 40, 40]), settings)
-    assert same_machine(learned(task, settings), learned(task, settings.replace(seed=1)))
+    assert same_tensors(learned(task, settings), learned(task, settings.replace(seed=1)))
     monkeypatch.setattr(companions, "_MOST_LABELLED", 20)
     first, again, other = (learned(task, settings.replace(seed=seed)) for seed in (0, 0, 1))
-    assert same_machine(first, again)
+    assert same_tensors(first, again)
     assert not torch.equal(first.mean, other.mean)
 
 
@@ -277,7 +243,7 @@ def test_only_given_labels_are_learned_and_not_those_of_teachers(data: Data, qui
     changes = {"self_training_rounds": 1, "pseudo_labels": 10, "pseudo_confidence": 0.0}
     taught = fit(*data, quick, device="cpu", **changes)
     assert sum(taught.card["self_training"]["pseudo_labels"].values()) > 0
-    assert same_machine(machine_of(taught), machine_of(alone))
+    assert same_tensors(machine_of(taught), machine_of(alone))
 
 
 # Scenes that are hard to learn from --------------------------------------------------------------
@@ -382,7 +348,7 @@ def test_a_classifier_with_machine_is_read_as_it_was_written(
     classifier = fit(*data, quick, device="cpu", **changes)
     classifier.save(tmp_path / "model.safetensors")
     again = Classifier.load(tmp_path / "model.safetensors", "cpu")
-    assert same_machine(machine_of(again), machine_of(classifier))
+    assert same_tensors(machine_of(again), machine_of(classifier))
     xr.testing.assert_identical(again.predict_proba(small_scene), classifier.predict_proba(small_scene))
     assert again.card == classifier.card
 
@@ -403,15 +369,6 @@ def with_machine(data: Data, quick: Settings, tmp_path: Path) -> Path:
     return tmp_path / "with_machine.safetensors"
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the card in a classifier's file."""
-    with safe_open(path, framework="pt") as opened:
-        card = json.loads(opened.metadata()["card"])
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-    change(card["model"])
-    save_file(tensors, path, {"card": json.dumps(card)})
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -428,7 +385,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 )  # fmt: skip
 def test_a_card_with_a_wrong_number_of_support_vectors_is_refused(with_machine: Path, wrong: Callable[[int], Any]):
     value = wrong(len(machine_of(Classifier.load(with_machine, "cpu")).support))
-    rewrite(with_machine, lambda model: model["companion"].update(size=value))
+    rewrite(with_machine, lambda model, _: model["companion"].update(size=value))
     with pytest.raises(ClassifierError) as refused:
         Classifier.load(with_machine, "cpu")
     assert str(with_machine) in str(refused.value)
@@ -453,7 +410,7 @@ def test_a_card_with_a_wrong_number_of_support_vectors_is_refused(with_machine: 
     ids=repr,
 )
 def test_a_card_with_another_companion_is_refused(with_machine: Path, companion: Any):
-    rewrite(with_machine, lambda model: model.update(companion=companion))
+    rewrite(with_machine, lambda model, _: model.update(companion=companion))
     with pytest.raises(ClassifierError) as refused:
         Classifier.load(with_machine, "cpu")
     assert str(with_machine) in str(refused.value)
@@ -464,7 +421,7 @@ def test_a_classifier_from_before_the_machine_is_still_read(
 ):
     bare = fit(*data, quick, device="cpu", companion="none")
     bare.save(tmp_path / "older.safetensors")
-    rewrite(tmp_path / "older.safetensors", lambda model: model.pop("companion"))
+    rewrite(tmp_path / "older.safetensors", lambda model, _: model.pop("companion"))
     older = Classifier.load(tmp_path / "older.safetensors", "cpu")
     assert "companion" not in older.card["model"]
     assert type(older.network) is type(bare.network)
@@ -472,7 +429,7 @@ def test_a_classifier_from_before_the_machine_is_still_read(
 
 
 def test_a_machine_whose_card_does_not_tell_of_it_is_refused(with_machine: Path):
-    rewrite(with_machine, lambda model: model.pop("companion"))
+    rewrite(with_machine, lambda model, _: model.pop("companion"))
     with pytest.raises(ClassifierError, match="does not fit the card"):
         Classifier.load(with_machine, "cpu")
 
@@ -518,24 +475,16 @@ def test_seeds_trained_together_have_the_machine_of_each_alone(data: Data, quick
     together = fit_seeds(scene, labels, {0: split, 5: split, 7: None}, quick, device="cpu")
     for seed, used in ((0, split), (5, split), (7, None)):
         alone = fit(scene, labels, used, quick, seed=seed, device="cpu")
-        assert same_machine(machine_of(together[seed]), machine_of(alone))
+        assert same_tensors(machine_of(together[seed]), machine_of(alone))
         assert bytes_of(together[seed]) == bytes_of(alone)
 
 
 @pytest.mark.usefixtures("_most")
 @pytest.mark.parametrize("step", [1, 6])
-def test_a_training_that_goes_on_from_a_checkpoint_learns_the_same_machine(
+def test_a_training_that_goes_on_from_a_checkpoint_learns_the_same_tensors(
     data: Data, quick: Settings, bytes_of: Any, tmp_path: Path, step: int
 ):
-    checkpoint = tmp_path / "checkpoint.safetensors"
-
-    def stop(progress: Progress) -> None:
-        if progress.step == step:
-            raise KeyboardInterrupt
-
-    with pytest.raises(TrainingInterrupted):
-        fit(*data, quick, device="cpu", checkpoint=checkpoint, on_step=stop)
-    resumed = fit(*data, quick, device="cpu", checkpoint=checkpoint, resume=True)
+    resumed = stopped_and_resumed(data, quick, tmp_path / "checkpoint.safetensors", step)
     assert bytes_of(resumed) == bytes_of(fit(*data, quick, device="cpu"))
 
 

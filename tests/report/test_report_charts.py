@@ -11,6 +11,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from spectralmamba.report import charts, pictures
+from spectralmamba.report.networks import TrainedNetwork
 from spectralmamba.report.spectra import spectra_charts
 
 
@@ -88,3 +89,56 @@ def test_the_ramp_grows_brighter_and_nodata_is_transparent() -> None:
     brightness = colors[:5, :3] @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(brightness) > 0).all()
     assert colors[5, 3] == 0
+
+
+FIVE = [
+    TrainedNetwork(100 * index, name)
+    for index, name in enumerate(["teacher 7 × 7", "teacher 3 × 3"] * 2 + ["classifier"])
+]
+
+
+def humps() -> list[dict]:
+    """A log of five networks of 100 steps, each falling from 1 to 0.1 anew."""
+    return [{"step": step, "loss": 1 - 0.9 * ((step - 1) % 100 // 10) / 9} for step in range(10, 501, 10)]
+
+
+def test_a_mark_stands_where_each_network_begins() -> None:
+    (chart,) = charts.training_charts(humps(), FIVE)
+    assert [mark.label for mark in chart.marks] == [network.name for network in FIVE]
+    assert [mark.at for mark in chart.marks] == pytest.approx([0, 18.37, 38.78, 59.18, 79.59])  # of steps 10 to 500
+    ends = [mark.at + mark.width for mark in chart.marks]
+    assert ends == pytest.approx([*(mark.at for mark in chart.marks[1:]), 100], abs=0.02)  # two decimals
+    assert chart.description.endswith("A new network begins after step 100, 200, 300, 400.")
+
+
+def test_the_curve_is_broken_between_networks_and_its_average_does_not_reach_over() -> None:
+    (chart,) = charts.training_charts(humps(), FIVE)
+    for line in chart.lines:
+        parts = [part.split("L") for part in line.path.removeprefix("M").split("M")]
+        assert [len(part) for part in parts] == [10] * 5
+        heights = [[float(point.split(",")[1]) for point in part] for part in parts]
+        assert all(part == sorted(part) for part in heights)  # a falling loss; SVG counts from the top
+
+
+def test_a_training_of_one_network_has_no_marks_and_one_line() -> None:
+    (chart,) = charts.training_charts(humps())
+    assert not chart.marks
+    assert all(line.path.count("M") == 1 for line in chart.lines)
+    assert "network" not in chart.description
+
+
+def test_more_networks_than_names_fit_are_marked_without_names() -> None:
+    many = [TrainedNetwork(50 * index, "teacher") for index in range(10)]
+    (chart,) = charts.training_charts(humps(), many)
+    assert len(chart.marks) == 10
+    assert not any(mark.label for mark in chart.marks)
+
+
+def test_networks_that_no_step_was_logged_of_have_no_mark() -> None:
+    (chart,) = charts.training_charts(humps()[25:], FIVE)
+    assert [(mark.at, mark.label) for mark in chart.marks] == [
+        (0, FIVE[2].name),
+        (pytest.approx(16.67), FIVE[3].name),
+        (pytest.approx(58.33), FIVE[4].name),
+    ]
+    assert all(line.path.count("M") == 3 for line in chart.lines)

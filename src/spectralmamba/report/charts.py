@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectralmamba.report import words
+from spectralmamba.report.networks import TrainedNetwork
 
 WIDTH, HEIGHT = 1000, 400  # units of the SVG's own coordinates
 DECADES_FOR_LOG = 2  # a loss that falls by more than this many powers of ten is drawn on a logarithmic axis
 LOG_POINTS = 600
 MOST_BIN_LABELS = 10  # side by side on a phone
+MOST_MARK_LABELS = 6  # likewise, in two lines
 SMOOTHING_SHARE = 0.05  # of the curve: wide enough to quiet single batches, narrow enough to show a plateau
 
 
@@ -39,6 +41,15 @@ class Line:
     path: str
     kind: str
     color: str | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A part of the x axis, in percent, that has a name; a line stands where it begins, if not at the axis itself."""
+
+    at: float
+    width: float
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class Chart:
     areas: Sequence[Line] = ()
     gaps: Sequence[Box] = ()
     bars: Sequence[Box] = ()
+    marks: Sequence[Mark] = ()
     title: str = ""
     note: str = ""
     color: str | None = None
@@ -171,16 +183,18 @@ def _points(x: NDArray[np.float64], y: NDArray[np.float64], chosen: NDArray[np.i
     return [f"{x[index]:.0f},{y[index]:.0f}" for index in chosen]
 
 
-def training_charts(log: Sequence[dict[str, Any]]) -> list[Chart]:
-    """The curves of loss and of accuracy in the training batches, those that the log holds."""
+def training_charts(log: Sequence[dict[str, Any]], networks: Sequence[TrainedNetwork] = ()) -> list[Chart]:
+    """The curves of loss and of accuracy in the training batches, those that the log holds; broken where a network begins."""
     charts = [
-        _curve(log, "loss", "Loss", "training loss"),
-        _curve(log, "accuracy", "Accuracy in the batch", "accuracy of the training batches"),
+        _curve(log, networks, "loss", "Loss", "training loss"),
+        _curve(log, networks, "accuracy", "Accuracy in the batch", "accuracy of the training batches"),
     ]
     return [chart for chart in charts if chart is not None]
 
 
-def _curve(log: Sequence[dict[str, Any]], name: str, title: str, noun: str) -> Chart | None:
+def _curve(
+    log: Sequence[dict[str, Any]], networks: Sequence[TrainedNetwork], name: str, title: str, noun: str
+) -> Chart | None:
     points = [
         (step["step"], step[name]) for step in log if words.is_number(step["step"]) and words.is_number(step.get(name))
     ]
@@ -192,22 +206,44 @@ def _curve(log: Sequence[dict[str, Any]], name: str, title: str, noun: str) -> C
     y_axis = axis_around(values, logarithmic=logarithmic)
     x, y = WIDTH * x_axis.share(steps), HEIGHT * (1 - y_axis.share(values))
     start, end = (f"{words.short(values[at])} at step {words.count(steps[at])}" for at in (0, -1))
+    cuts = np.searchsorted(steps, [network.start for network in networks[1:]], side="right")
     return Chart(
-        description=f"Curve of the {noun}: from {start} to {end}.",
+        description=f"Curve of the {noun}: from {start} to {end}.{_anew(networks)}",
         x_title="step",
         y_title=title + (" (logarithmic)" if logarithmic else ""),
         x_ticks=x_axis.ticks(5),
         y_ticks=y_axis.ticks(4, upwards=True),
         lines=[
-            Line(line_path(x, y, LOG_POINTS), "raw"),
-            Line(line_path(x, smoothed(y), LOG_POINTS), "smooth"),
+            Line(line_path(np.insert(x, cuts, np.nan), np.insert(part, cuts, np.nan), LOG_POINTS), kind)
+            for part, kind in ((y, "raw"), (smoothed(y, cuts), "smooth"))
         ],
+        marks=_marks(x_axis, networks),
     )
 
 
-def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moving average over a twentieth of the curve, narrower at its ends."""
+def _anew(networks: Sequence[TrainedNetwork]) -> str:
+    starts = [words.count(network.start) for network in networks[1:]]
+    return f" A new network begins after step {words.value(starts)}." if starts else ""
+
+
+def _marks(axis: Axis, networks: Sequence[TrainedNetwork]) -> list[Mark]:
+    """What part of the axis each network takes, with its name if there is room for all of them."""
+    named = len(networks) <= MOST_MARK_LABELS
+    edges = np.clip(axis.share([*(network.start for network in networks), axis.high]), 0, 1) * 100
+    return [
+        Mark(round(float(start), 2), round(float(end - start), 2), network.name if named else "")
+        for network, (start, end) in zip(networks, pairwise(edges), strict=True)
+        if end > start
+    ]
+
+
+def smoothed(values: NDArray[np.float64], cuts: Sequence[int] | NDArray[np.int64] = ()) -> NDArray[np.float64]:
+    """Moving average over a twentieth of the curve, narrower at its ends and at cuts, over which it does not reach."""
     half = max(1, round(len(values) * SMOOTHING_SHARE / 2))
+    return np.concatenate([_averaged(part, half) for part in np.split(values, cuts)])
+
+
+def _averaged(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     sums = np.concatenate(([0.0], np.cumsum(values)))
     index = np.arange(len(values))
     reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))

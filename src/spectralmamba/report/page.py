@@ -12,6 +12,7 @@ from spectralmamba import files
 from spectralmamba.report import words
 from spectralmamba.report.charts import distance_chart, training_charts
 from spectralmamba.report.folder import MappedClass, RunFolder, read_run
+from spectralmamba.report.networks import trained_networks
 from spectralmamba.report.pictures import all_pictures
 from spectralmamba.report.spectra import spectra_charts
 from spectralmamba.report.templates import render
@@ -86,7 +87,7 @@ def write_report(folder: str | Path) -> Path:
 
 
 def _content(run: RunFolder) -> dict[str, Any]:
-    scores = run.scores
+    scores, networks = run.scores, trained_networks(run)
     return {
         "title": _title(run),
         "subtitle": _subtitle(run),
@@ -106,7 +107,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "predicted_totals": [sum(column) for column in zip(*scores["confusion"], strict=True)],
         "spectra": None if run.spectra is None else spectra_charts(run.spectra),
         "has_spectra": run.spectra is not None,
-        "curves": training_charts(run.log or []),
+        "curves": training_charts(run.log or [], networks),
+        "networks": words.networks(len(networks)),
         "has_log": run.log is not None,
         "split_facts": _split_facts(run.record),
         "notes": [str(note) for note in run.record.get("notes") or []],

@@ -128,9 +128,24 @@ def facts(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return found
 
 
+def square(width: Any) -> str:
+    """The size of a square, `3 × 3`."""
+    return f"{width}{SPACE}×{SPACE}{width}"
+
+
 def neighbourhood(patch: Any) -> str:
     """The neighbourhood of a patch width, `3 × 3 neighbourhood`."""
-    return f"{patch}{SPACE}×{SPACE}{patch} neighbourhood" if is_number(patch) else "neighbourhood"
+    return f"{square(patch)} neighbourhood" if is_number(patch) else "neighbourhood"
+
+
+def networks(number: int) -> str:
+    """Why the curve of a training has humps; empty if one network was trained."""
+    if number < 2:
+        return ""
+    return (
+        f"Training goes through {number} networks, {counted(number - 1, 'teacher')} and then the classifier: "
+        "each starts anew, and only the last is kept."
+    )
 
 
 def novelty(found: Mapping[str, Any]) -> str:

@@ -48,8 +48,9 @@ class Settings:
     """Weight decay of AdamW."""
     label_smoothing: float = 0.05
     """Share of a label that is spread over all classes."""
-    class_balanced: bool = False
-    """Whether every class is drawn equally often, however many labels it has."""
+    rare_classes: str = "as drawn"
+    """What makes up for classes with few labels: "as drawn" nothing, "balanced batches", "balanced loss", "logit adjustment", or
+    "prior correction" after training."""
 
     turns_and_flips: bool = True
     """Whether patches are turned by quarters and mirrored."""
@@ -160,6 +161,7 @@ class Settings:
 _CHOICES = {
     "companion": ("label propagation", "support vectors", "none"),
     "normalisation": ("standard", "whitening"),
+    "rare_classes": ("as drawn", "balanced batches", "balanced loss", "logit adjustment", "prior correction"),
     "statistics_from": ("training side", "scene", "training pixels"),
 }
 _RANGES = {

@@ -128,10 +128,10 @@ def _recommended(options: dict[str, Any], scene: xr.DataArray, labels: xr.DataAr
 def _settings(options: dict[str, Any], settings: Settings) -> Settings:
     """Change settings as the options say."""
     changes: dict[str, Any] = {
-        name: options[name] for name in ("model", "preset", "patch", "steps") if options[name] is not None
+        name: options[name]
+        for name in ("model", "preset", "patch", "steps", "rare_classes")
+        if options[name] is not None
     }
-    if options["class_balanced"]:
-        changes["class_balanced"] = True
     model_options = dict(settings.model_options)
     for text in options["setting"] or []:
         name, equals, value = (part.strip() for part in text.partition("="))

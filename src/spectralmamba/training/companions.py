@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectralmamba.models.committee import KernelSmoother, SupportVectorMachine
+from spectralmamba.models.committee import LabelPropagation, SupportVectorMachine
 from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.training.draws import Purpose, generator, some_of
@@ -21,10 +21,12 @@ _COST = 10.0
 _CONSTANT = 1e-4  # standard deviation of a whitened band that does not vary
 _MOST_LABELLED, _MOST_NODES = 1500, 3000  # of the graph
 _REACH = 60.0  # γ, in units of 1 / (bands × mean variance)
-_PASSED_ON = 0.5  # α: how much of what a pixel says comes from its neighbours in the graph
+_FINEST = 1e-3  # least distance of nodes, in units of √(bands × mean variance)
+# α, how much of what a pixel says comes from its neighbours in the graph: sharp eyes see few neighbours, and those are right.
+_PASSED_ON, _PASSED_ON_SHARP = 0.5, 0.9
 
 
-def learn_companion(task: Task, settings: Settings, patch: int) -> KernelSmoother | SupportVectorMachine | None:
+def learn_companion(task: Task, settings: Settings, patch: int) -> LabelPropagation | SupportVectorMachine | None:
     """Return what decides beside the network, which sees means of patches of this width; None where nothing does.
 
     A companion is for few labels, where half the classes have fewer than `settings.pseudo_labels`. With many, the network alone
@@ -45,43 +47,70 @@ def labels_are_few(task: Task, settings: Settings) -> bool:
 
 
 @torch.no_grad()
-def propagate_labels(task: Task, settings: Settings, patch: int) -> KernelSmoother:
+def propagate_labels(task: Task, settings: Settings, patch: int) -> LabelPropagation:
     """Spread labels over a graph of labelled and unlabelled pixels.
 
     Zhou et al. 2004, "Learning with local and global consistency". An edge weighs as much as a Gaussian kernel of the distance
     between two patch means. With S the weights, divided by the roots of both nodes' sums, and Y the labels, what the nodes know is
-    F = (I − α S)⁻¹ Y, solved at once. Any other pixel takes the kernel's mean of the nodes' shares of F.
+    F = (I − α S)⁻¹ Y, solved at once. Any other pixel takes the kernel's mean of the nodes' shares of F. That is done twice: with
+    spectra as they are, and with those of a sharper whitening.
 
     Args:
         task: Its labelled pixels, and the pixels of its training side, are the nodes: a random part of them where they are many.
         settings: With the seed.
         patch: Width of the patches.
     """
-    pixels, classes = task.normalised.pixels, len(task.classes)
+    pixels, balanced = task.normalised.pixels, settings.rare_classes != "as drawn"
     random = generator(settings.seed, Purpose.GRAPH, step=0)
     labelled = _of_each_class(task.targets.cpu().numpy(), _MOST_LABELLED, random)
-    targets = task.targets[labelled]
     unlabelled = some_of(task.unlabelled, max(0, _MOST_NODES - len(labelled)), random)
     nodes = patch_means(pixels, torch.cat([task.positions[labelled], unlabelled]), patch)  # (S, L)
-    smoother = KernelSmoother(nodes.shape[1], classes, len(nodes)).to(nodes.device)
-    variance = float(nodes.double().var(0, correction=0).mean()) or 1.0
-    smoother.gamma.fill_(_REACH / (nodes.shape[1] * variance))
-    smoother.support.copy_(nodes)
-    smoother.shares.copy_(_spread(nodes, float(smoother.gamma), targets, classes))
-    return smoother.eval()
+    found = LabelPropagation(nodes.shape[1], len(task.classes), len(nodes)).to(nodes.device)
+    found.sharpening.copy_(task.normalised.sharpening)
+    for smoother, seen, passed_on in (
+        (found.blunt, nodes, _PASSED_ON),
+        (found.sharp, nodes @ found.sharpening, _PASSED_ON_SHARP),
+    ):
+        variance = float(seen.double().var(0, correction=0).mean()) or 1.0
+        smoother.gamma.fill_(_REACH / (seen.shape[1] * variance))
+        smoother.support.copy_(seen)
+        smoother.spacing.copy_(_spacing(seen, variance))
+        targets = task.targets[labelled]
+        smoother.shares.copy_(_spread(seen, float(smoother.gamma), targets, len(task.classes), passed_on, balanced))
+    return found.eval()
 
 
-def _spread(nodes: Tensor, gamma: float, targets: Tensor, classes: int) -> Tensor:
-    """Return each node's shares of the classes `(S, K)`; the first nodes are labelled, their targets `(n,)`."""
+def _spacing(nodes: Tensor, variance: float) -> Tensor:
+    """Return the distance of each node to the nearest other one, `(S,)`; equal ones are not quite 0 apart, for rounding's sake."""
+    distances = torch.cdist(nodes, nodes)  # (S, S)
+    distances.fill_diagonal_(torch.inf)
+    return distances.amin(1).clamp_min(_FINEST * (nodes.shape[1] * variance) ** 0.5)
+
+
+def _spread(
+    nodes: Tensor, gamma: float, targets: Tensor, classes: int, passed_on: float, balanced: bool = False
+) -> Tensor:
+    """Return each node's shares of the classes `(S, K)`; the first nodes are labelled, their targets `(n,)`.
+
+    Args:
+        nodes: Spectra `(S, L)`.
+        gamma: γ of the kernel.
+        targets: Index of the class of the labelled nodes.
+        classes: K.
+        passed_on: α, how much of what a node says comes from its neighbours.
+        balanced: Whether the labels of a class count as much together as those of any other.
+    """
     exact = nodes.double() if nodes.device.type != "mps" else nodes.cpu().double()
     weights = torch.exp(-gamma * torch.cdist(exact, exact).square())
     weights.fill_diagonal_(0)
     scale = weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
     matrix = (
-        torch.eye(len(exact), dtype=exact.dtype, device=exact.device) - _PASSED_ON * weights * scale * scale[:, None]
+        torch.eye(len(exact), dtype=exact.dtype, device=exact.device) - passed_on * weights * scale * scale[:, None]
     )
     given = exact.new_zeros(len(exact), classes)
     given[torch.arange(len(targets)), targets.to(exact.device)] = 1
+    if balanced:
+        given /= given.sum(0).clamp_min(1)
     found = torch.cholesky_solve(given, torch.linalg.cholesky(matrix)).clamp_min(0)
     most = found.amax(1, keepdim=True)
     known = torch.where(most > 0, found / most, 1.0)  # a node that no label reaches knows nothing
@@ -99,7 +128,7 @@ def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorM
     # Where bands are constant, whitening leaves rounding behind, which must not become large.
     scale = np.where(sd > _CONSTANT, sd, 1.0)
     spectra = (spectra - mean) / scale
-    weights = "balanced" if settings.class_balanced else None
+    weights = None if settings.rare_classes == "as drawn" else "balanced"
     gamma = 1 / (spectra.shape[1] * (spectra.var() or 1))  # SVC's "scale", which it does not tell
     found = SVC(C=_COST, gamma=gamma, class_weight=weights, decision_function_shape="ovo", random_state=0)
     with warnings.catch_warnings():

@@ -21,7 +21,7 @@ from torch import nn
 from spectralmamba.classifier import Classifier, build_network, exact_convolutions, find_device
 from spectralmamba.errors import SceneError, TrainingInterrupted
 from spectralmamba.models import ModelSize, model_size
-from spectralmamba.models.committee import Committee, KernelSmoother, SupportVectorMachine
+from spectralmamba.models.committee import Committee, LabelPropagation, SupportVectorMachine
 from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.ops.selective_scan.operator import triton_kernels
 from spectralmamba.pixels import Pixels
@@ -164,7 +164,7 @@ def _fit(
     for seed, run in runs.items():
         task, companion = run.task, run.companion
         network = run.network if companion is None else Committee(run.network, companion)
-        beside = None if companion is None else {"kind": settings.companion, "size": len(companion.support)}
+        beside = None if companion is None else {"kind": settings.companion, "size": companion.size}
         card = make_card(scene, bands, labels, task, splits[seed], run.settings, checksum)
         shape = len(task.classes), 0 if beside is None else beside["size"]
         size = sizes.get(shape) or model_size(network, len(bands), settings.patch)
@@ -196,7 +196,7 @@ class _Run:
         self._keeper = Keeper(checkpoint, listener, identity, stages=len(self.stages))
         self._kept: Checkpoint | None = None
         self.network: nn.Module
-        self.companion: KernelSmoother | SupportVectorMachine | None
+        self.companion: LabelPropagation | SupportVectorMachine | None
         self.novelty: NoveltyScore
 
     def resume(self) -> None:
@@ -222,10 +222,10 @@ class _Run:
         """Take what the stage has trained."""
         stage = self.stages[self.pupil.stage]
         if stage.last:
-            self.network, self.companion = training.network, self.pupil.companion(stage.patch)
+            self.network, self.companion = training.answering(), self.pupil.companion(stage.patch)
             self.novelty = learn_novelty(self.task, self.settings)
         else:
-            self.pupil.learned(training.network, stage)
+            self.pupil.learned(training.answering(), stage)
 
 
 def _of_seed(seed: int, on_step: Callable[[int, Progress], None]) -> Callable[[Progress], None]:

@@ -44,7 +44,7 @@ class Batches:
         Whole shuffles of all pixels follow one after the other; or, if asked for, every class is drawn equally often.
         """
         size = self._settings.batch_size
-        if self._settings.class_balanced:
+        if self._settings.rare_classes == "balanced batches":
             return self._balanced(first, count)
         epochs, places = np.divmod(np.arange(first * size, (first + count) * size), self._count)
         order = self._shuffles(int(epochs[0]), int(epochs[-1]) + 1)

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from spectralmamba.pixels import as_input
 from spectralmamba.training.draws import Purpose, uniform, words
@@ -70,8 +69,7 @@ def loss_of_step(training: Training, network: nn.Module, chosen: Tensor) -> tupl
 
     with GivenDropout(drawn):
         logits = network(as_input(spectra))  # (B, K)
-    loss = cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
-    return loss, (logits.detach().argmax(1) == targets.argmax(1)).float().mean()
+    return training.loss(logits, targets), (logits.detach().argmax(1) == targets.argmax(1)).float().mean()
 
 
 def _seed_torch(seed: int, step: int, device: torch.device) -> None:

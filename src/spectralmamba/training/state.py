@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from spectralmamba.errors import SettingsError
-from spectralmamba.pixels import patch_means
+from spectralmamba.pixels import as_input, patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
 from spectralmamba.training.augmentation import Augmentation, ClassDifferences
+from spectralmamba.training.rare_classes import Loss, without_prior
 from spectralmamba.training.schedule import Batches, one_cycle
 from spectralmamba.training.task import Task
+
+_EXAMPLES = 64  # training pixels that show what a bias does
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,9 @@ class Training:
         task: What it learns.
         settings: With the seed and the network's own patch width.
         keeper: Where its state is kept and who is told of its steps.
+
+    Raises:
+        SettingsError: What is to be done for rare classes does not fit the network.
     """
 
     def __init__(self, network: nn.Module, task: Task, settings: Settings, keeper: Keeper | None = None) -> None:
@@ -123,15 +129,24 @@ class Training:
         self.augmentation = Augmentation(settings, pixels.values, task.normalised.pairs, differences)
         self.batches = Batches(task.targets.cpu().numpy(), settings)
         self.one_hot = one_hot(task.targets, len(task.classes)).float()  # (n, K)
+        self.loss = Loss(self.one_hot.sum(0), settings)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self.step = 0
         self.keeper = keeper or Keeper()
+        self.answering()  # what cannot be corrected is refused now rather than when it is trained
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step counted from 0."""
         return one_cycle(step, self.settings.steps, self.settings.learning_rate)
+
+    def answering(self) -> nn.Module:
+        """Return the network as it answers; a copy where that is otherwise than it trains."""
+        if self.settings.rare_classes != "prior correction":
+            return self.network
+        examples = self.task.normalised.pixels.gathered(self.neighbourhoods[:_EXAMPLES])
+        return without_prior(self.network, self.one_hot.mean(0), as_input(examples))
 
     def steps_of_all(self, step: int) -> tuple[int, int]:
         """Return the steps done in all stages when `step` are done in this one, and how many there are."""

@@ -23,6 +23,8 @@ from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.transforms import InputTransform, learn_transform
 
+_SHARPER = 10.0  # by this ε of the sharper whitening is smaller
+
 
 @dataclass(frozen=True)
 class Normalised:
@@ -33,12 +35,14 @@ class Normalised:
         transform: What normalised them.
         pairs: Positions `(m, 2)` of the neighbouring pixels that it was learned from.
         count: Number of the pixels that it was learned from.
+        sharpening: What turns normalised spectra into those of a sharper whitening, but for an offset, `(L, L)`.
     """
 
     pixels: Pixels
     transform: InputTransform
     pairs: Tensor
     count: int
+    sharpening: Tensor
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,14 @@ def _training_pixels(pixels: Pixels, ids: np.ndarray, training: np.ndarray) -> t
 def normalise(pixels: Pixels, area: np.ndarray, settings: Settings) -> Normalised:
     """Learn the input transform from the pixels under a mask `(H, W)`, and apply it to all."""
     statistics, pairs = pixels.at(area), pixels.neighbour_pairs(area)
-    transform = learn_transform(pixels.values, statistics, pairs, settings)
+    sharper = settings.replace(whitening_epsilon=settings.whitening_epsilon / _SHARPER)
+    transform, sharp = (learn_transform(pixels.values, statistics, pairs, each) for each in (settings, sharper))
     with torch.no_grad():
         normalised = pixels.with_values(transform(pixels.values))
-    return Normalised(normalised, transform, pairs, len(statistics))
+        sharpening = torch.linalg.solve(transform.matrix.cpu().double(), sharp.matrix.cpu().double()).to(
+            transform.matrix
+        )
+    return Normalised(normalised, transform, pairs, len(statistics), sharpening)
 
 
 def statistics_area(training: np.ndarray, split: Split | None, settings: Settings) -> np.ndarray:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from spectralmamba.ops.stacked import StackedLayers
 from spectralmamba.pixels import as_input
 from spectralmamba.training.dropout import GivenDropout
 from spectralmamba.training.kernels import JointBatches
+from spectralmamba.training.rare_classes import Loss
 from spectralmamba.training.single import loss_of_step
 from spectralmamba.training.state import Training
 
@@ -53,6 +53,7 @@ class JointSteps:
             self._step,
         )
         self._one_hot = torch.nn.utils.rnn.pad_sequence([training.one_hot for training in trainings], batch_first=True)
+        self._loss = Loss(self._one_hot.sum(1, keepdim=True), self._settings)  # what is padded is of no class
         # What is decided on the host for the next steps, what they gave, and which of them is done.
         self._chosen = torch.zeros(self.block, seeds, batch, dtype=torch.int64, device=self._device)
         self._rates = torch.zeros(self.block, device=self._device)
@@ -154,14 +155,8 @@ class JointSteps:
         spectra, targets = self._batch(self._chosen.index_select(0, self._place)[0])
         drawn = [self._batches.uniform(call, shape) for call, shape in enumerate(self._dropouts)]
         logits = torch.vmap(self._logits)(self._parameters, self._buffers, spectra, drawn)  # (V, B, K)
-        losses = cross_entropy(
-            logits.flatten(0, 1),
-            targets.flatten(0, 1),
-            label_smoothing=self._settings.label_smoothing,
-            reduction="none",
-        )
         accuracies = (logits.detach().argmax(2) == targets.argmax(2)).float().mean(1)
-        return losses.view(targets.shape[:2]).mean(1), accuracies
+        return self._loss(logits, targets), accuracies
 
     def _do_step(self) -> None:
         """Do one step with what is on the device; the same launches every time."""

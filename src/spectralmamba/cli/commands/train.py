@@ -91,9 +91,15 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Training steps of each network.", show_default="chosen for the scene")
     ] = None,
-    class_balanced: Annotated[
-        bool, typer.Option("--class-balanced", help="Draw every class equally often in training.")
-    ] = False,
+    rare_classes: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes up for classes with few labels: as drawn (nothing), balanced batches (all classes drawn equally "
+            "often), balanced loss (their pixels weigh more), logit adjustment or prior correction (map as if classes were "
+            "equally likely; in training or after it).",
+            show_default="as drawn",
+        ),
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option(help="TOML file of settings, as a run keeps in settings.toml; options go before it.")
     ] = None,

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
 from spectralmamba.models import create_model
-from spectralmamba.models.committee import COMPANIONS, Committee
+from spectralmamba.models.committee import COMPANIONS, Committee, LabelPropagation
 from spectralmamba.models.novelty import NoveltyScore
+from spectralmamba.models.prediction_sets import PredictionSets
 from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
@@ -44,6 +45,7 @@ class Tile(NamedTuple):
         ids: Class ids `(h, w)`, 0 nodata.
         probabilities: `(K, h, w)`, NaN nodata.
         novelty: How unlike all classes, `(h, w)` in 0 to 1, NaN nodata; None if the classifier cannot tell.
+        sets: Which classes are in the prediction set, bool `(K, h, w)`, none at nodata; None if the classifier has no sets.
     """
 
     rows: slice
@@ -51,6 +53,15 @@ class Tile(NamedTuple):
     ids: np.ndarray
     probabilities: np.ndarray
     novelty: np.ndarray | None
+    sets: np.ndarray | None
+
+
+class _Seen(NamedTuple):
+    """What a classifier says of m pixels: probabilities `(m, K)`, novelty `(m,)` and sets `(m, K)`, None where it has none."""
+
+    probabilities: Tensor
+    novelty: Tensor | None
+    sets: Tensor | None
 
 
 @dataclass
@@ -62,12 +73,14 @@ class Classifier:
         transform: Normalises spectra.
         card: What is known of it: classes, bands, normalisation, settings, split, scores, versions, data, model.
         novelty: Tells how unlike all classes a pixel is; None in files of older versions.
+        sets: Tells which classes a pixel may have; None if no sets were wanted, or no training pixel could be left out.
     """
 
     network: nn.Module
     transform: InputTransform
     card: dict[str, Any]
     novelty: NoveltyScore | None = None
+    sets: PredictionSets | None = None
 
     @property
     def classes(self) -> np.ndarray:
@@ -93,7 +106,8 @@ class Classifier:
     def _parts(self) -> dict[str, nn.Module]:
         """What its tensors belong to, by the beginning of their names in its file."""
         parts: dict[str, nn.Module] = {"network.": self.network, "transform.": self.transform}
-        return parts if self.novelty is None else parts | {"novelty.": self.novelty}
+        beside = {"novelty.": self.novelty, "sets.": self.sets}
+        return parts | {prefix: module for prefix, module in beside.items() if module is not None}
 
     def to(self, device: torch.device | str) -> Classifier:
         """Move it to a device and return it."""
@@ -125,11 +139,14 @@ class Classifier:
             network = build_network(card["model"], len(card["bands"]["used"]), len(card["classes"]), device="meta")
             transform = InputTransform(len(card["bands"]["used"])).to("meta")
             novelty = NoveltyScore(len(card["bands"]["used"]), len(card["classes"])).to("meta")
+            sets = _build_sets(card, network)
         except (SpectralMambaError, KeyError, TypeError, ValueError) as error:
             raise ClassifierError("the card does not describe a classifier", file=path, found=error) from error
         parts: dict[str, nn.Module] = {"network.": network, "transform.": transform}
         if has_novelty := any(name.startswith("novelty.") for name in tensors):
             parts["novelty."] = novelty
+        if sets is not None:
+            parts["sets."] = sets
         strangers = [name for name in tensors if not name.startswith(tuple(parts))]
         if strangers:
             raise ClassifierError("the file holds tensors of something else", file=path, found=", ".join(strangers))
@@ -137,7 +154,7 @@ class Classifier:
             part = under_prefix(prefix, tensors)
             _check_tensors(path, prefix, module, part)
             module.load_state_dict(part, assign=True)
-        return cls(network.eval(), transform, card, novelty if has_novelty else None).to(find_device(device))
+        return cls(network.eval(), transform, card, novelty if has_novelty else None, sets).to(find_device(device))
 
     def predict(self, scene: xr.DataArray) -> xr.DataArray:
         """Return the class id of each pixel, `(y, x)` uint16 with 0 for nodata, on the scene's grid."""
@@ -157,6 +174,24 @@ class Classifier:
             result[:, tile.rows, tile.columns] = tile.probabilities
         coordinates = _grid_coordinates(scene) | {"class": self.classes}
         return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="probability")
+
+    def predict_sets(self, scene: xr.DataArray) -> xr.DataArray:
+        """Return which classes each pixel may have, bool `(class, y, x)` with none at nodata, on the scene's grid.
+
+        Raises:
+            ClassifierError: The classifier has no prediction sets, or the scene has other bands.
+        """
+        if self.sets is None:
+            raise ClassifierError(
+                "the classifier has no prediction sets",
+                remedy="Train with set_coverage above 0 and a class of at least 2 labels in different places.",
+            )
+        result = np.zeros((len(self.classes), *scene.shape[1:]), bool)
+        for tile in self.tiles(scene):
+            assert tile.sets is not None
+            result[:, tile.rows, tile.columns] = tile.sets
+        coordinates = _grid_coordinates(scene) | {"class": self.classes}
+        return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="prediction set")
 
     def tiles(self, scene: xr.DataArray, size: int = 512, batch_size: int = 2048) -> Iterator[Tile]:
         """Classify a scene tile by tile; each tile is read with a halo of the patch's reach.
@@ -185,41 +220,58 @@ class Classifier:
 
     def _classify(
         self, window: xr.DataArray, inner: tuple[slice, slice], batch_size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return ids, probabilities and novelty of the inner part of a window."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Return ids, probabilities, novelty and sets of the inner part of a window."""
         pixels = Pixels.from_scene(window, self.bands, self.device)
         wanted = np.zeros(window.shape[1:], bool)
         wanted[inner] = True
         positions = pixels.at(wanted)
-        pixels = pixels.with_values(self.transform(pixels.values))
-        found, novel = self._look(pixels, positions, batch_size)
-        found = found.cpu().numpy()  # (m, K)
-        probabilities = np.full((len(self.classes), *wanted.shape), np.nan, np.float32)
-        ids = np.zeros(wanted.shape, np.uint16)
+        found = self._look(pixels.with_values(self.transform(pixels.values)), positions, batch_size)
         where = (pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy())
-        probabilities[:, where[0], where[1]] = found.T
-        ids[where] = self.classes[found.argmax(1)]
-        if novel is None:
-            return ids[inner], probabilities[:, *inner], None
-        novelty = np.full(wanted.shape, np.nan, np.float32)
-        novelty[where] = novel.cpu().numpy()
-        return ids[inner], probabilities[:, *inner], novelty[inner]
+
+        def on_grid(values: Tensor | None, nothing: float, kind: type) -> np.ndarray | None:
+            if values is None:
+                return None
+            grid = np.full((*values.shape[1:], *wanted.shape), nothing, kind)  # (h, w), or (K, h, w)
+            grid[..., where[0], where[1]] = values.cpu().numpy().T
+            return grid[..., *inner]
+
+        probabilities = on_grid(found.probabilities, np.nan, np.float32)
+        ids = np.zeros(wanted.shape, np.uint16)
+        ids[where] = self.classes[found.probabilities.argmax(1).cpu().numpy()]
+        assert probabilities is not None
+        return ids[inner], probabilities, on_grid(found.novelty, np.nan, np.float32), on_grid(found.sets, 0, np.bool_)
 
     def probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int = 2048) -> Tensor:
         """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""
-        return self._look(pixels.with_values(self.transform(pixels.values)), positions, batch_size)[0]
+        return self._look(pixels.with_values(self.transform(pixels.values)), positions, batch_size).probabilities
 
     @torch.inference_mode()
-    def _look(self, pixels: Pixels, positions: Tensor, batch_size: int) -> tuple[Tensor, Tensor | None]:
-        """Return probabilities `(m, K)` and novelty `(m,)` of normalised pixels, each of whose patches is gathered once."""
+    def _look(self, pixels: Pixels, positions: Tensor, batch_size: int) -> _Seen:
+        """Return what there is to say of normalised pixels, each of whose patches is gathered once."""
         self.network.eval()
-        found, novelty = [pixels.values.new_zeros(0, len(self.classes))], [pixels.values.new_zeros(0)]
+        classes = len(self.classes)
+        found, novelty = [pixels.values.new_zeros(0, classes)], [pixels.values.new_zeros(0)]
+        sets = [torch.zeros(0, classes, dtype=torch.bool, device=pixels.values.device)]
         with exact_convolutions():
             for spectra in pixels.patches(positions, self.patch, batch_size):
-                found.append(self.network(as_input(spectra)).softmax(1))
+                x = as_input(spectra)
+                if self.sets is None:
+                    logits = self.network(x)
+                elif self.sets.propagation is None:
+                    logits, known = self.network.judge(x)  # pyright: ignore[reportCallIssue]  a committee
+                    sets.append(self.sets(known))
+                else:
+                    logits = self.network(x)
+                    sets.append(self.sets(self.sets.propagation(x)))
+                found.append(logits.softmax(1))
                 if self.novelty is not None:
                     novelty.append(self.novelty(spectra.mean(1)))
-        return torch.cat(found), None if self.novelty is None else torch.cat(novelty)
+        return _Seen(
+            torch.cat(found),
+            None if self.novelty is None else torch.cat(novelty),
+            None if self.sets is None else torch.cat(sets),
+        )
 
     def check_scene(self, scene: xr.DataArray) -> None:
         """Check that a scene has the bands that the classifier was trained with.
@@ -291,6 +343,25 @@ def build_network(
         if companion is None:
             return network
         return Committee(network, COMPANIONS[companion["kind"]](bands, classes, companion["size"]))
+
+
+def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | None:
+    """Build the prediction sets that a card describes; of the committee's label propagation, or of one of their own."""
+    entry = card.get("prediction_sets")
+    if entry is None:
+        return None
+    size = entry["size"]
+    if size is None:
+        if not isinstance(network, Committee) or not isinstance(network.companion, LabelPropagation):
+            raise ValueError("prediction sets without label propagation")
+        return PredictionSets().to("meta")
+    _check_size(size)
+    return PredictionSets(LabelPropagation(len(card["bands"]["used"]), len(card["classes"]), size)).to("meta")
+
+
+def _check_size(size: object) -> None:
+    if type(size) is not int or not 1 <= size <= HIGHEST_ID:
+        raise ValueError("a companion of an unknown kind or without spectra")
 
 
 def find_device(name: str) -> torch.device:
@@ -370,12 +441,8 @@ def _check_card(card: dict[str, Any]) -> None:
         raise ValueError(f"wavelengths that are not numbers of {count} bands")
     if type(card["model"]["patch"]) is not int or not isinstance(card["model"]["options"], dict):
         raise TypeError("a patch that is not a whole number, or options that are no table")
-    if (companion := card["model"].get("companion")) is not None and (
-        companion["kind"] not in COMPANIONS
-        or type(companion["size"]) is not int
-        or not 1 <= companion["size"] <= HIGHEST_ID
-    ):
-        raise ValueError("a companion of an unknown kind or without spectra")
+    if (companion := card["model"].get("companion")) is not None:
+        _check_size(companion["size"] if companion["kind"] in COMPANIONS else None)
     if not isinstance(card["versions"]["spectralmamba"], str):
         raise TypeError("versions that are not text")
 

@@ -82,6 +82,9 @@ class Settings:
     companion: str = "label propagation"
     """What decides beside the network where labels are few: "label propagation" or "support vectors", of patch means, or "none"."""
 
+    set_coverage: float = 0.9
+    """Share of pixels whose prediction set is to hold their class; 0 is no sets."""
+
     def __post_init__(self) -> None:
         for entry in fields(self):
             object.__setattr__(self, entry.name, _checked_type(entry.name, getattr(self, entry.name)))
@@ -179,6 +182,7 @@ _RANGES = {
     "band_block": (1, math.inf),
     "mixup": (0, math.inf),
     "self_training_rounds": (0, 100),
+    "set_coverage": (0, 0.999),
     "pseudo_labels": (1, math.inf),
     "pseudo_confidence": (0, 1),
 }

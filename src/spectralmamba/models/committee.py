@@ -103,7 +103,11 @@ class LabelPropagation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        blunt, sharp, familiarity = self.judge(x)
+        return self.decide(*self.judge(x))
+
+    @staticmethod
+    def decide(blunt: Tensor, sharp: Tensor, familiarity: Tensor) -> Tensor:
+        """Return the logits `(B, K)` of both views together."""
         share = _SHARP / (_SHARP + _BLUNT) * familiarity
         return _mean((share, sharp), (1 - share, blunt))
 
@@ -171,13 +175,18 @@ class Committee(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
+        return self.judge(x)[0]
+
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of all together, and those of the companion alone, each `(B, K)`."""
         learned = log_softmax(self.network(x), 1)
         if isinstance(self.companion, SupportVectorMachine):
-            half = learned.new_full((), 0.5)
-            return _mean((half, learned), (half, log_softmax(self.companion(x), 1)))
-        blunt, sharp, familiarity = self.companion.judge(x)
+            half, known = learned.new_full((), 0.5), log_softmax(self.companion(x), 1)
+            return _mean((half, learned), (half, known)), known
+        blunt, sharp, familiarity = judged = self.companion.judge(x)
         rest = 1 - (_NETWORK + _SHARP) * familiarity
-        return _mean((_NETWORK * familiarity, learned), (_SHARP * familiarity, sharp), (rest, blunt))
+        together = _mean((_NETWORK * familiarity, learned), (_SHARP * familiarity, sharp), (rest, blunt))
+        return together, self.companion.decide(*judged)
 
 
 def _mean(*members: tuple[Tensor, Tensor]) -> Tensor:

@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     SUGGESTIONS = 6
     GRAPH = 7
     NOVELTY = 8
+    FOLDS = 9
 
 
 def words(seed: int, purpose: Purpose, count: int, *, step: int = 0, call: int = 0, first_block: int = 0) -> np.ndarray:

@@ -23,12 +23,14 @@ from spectralmamba.errors import SceneError, TrainingInterrupted
 from spectralmamba.models import ModelSize, model_size
 from spectralmamba.models.committee import Committee, LabelPropagation, SupportVectorMachine
 from spectralmamba.models.novelty import NoveltyScore
+from spectralmamba.models.prediction_sets import PredictionSets
 from spectralmamba.ops.selective_scan.operator import triton_kernels
 from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.tensor_files import under_prefix
 from spectralmamba.training.discriminant import learn_novelty
+from spectralmamba.training.prediction_sets import learn_prediction_sets
 from spectralmamba.training.recommend import recommend_settings
 from spectralmamba.training.self_training import Pupil, plan
 from spectralmamba.training.single import SingleSteps
@@ -173,7 +175,8 @@ def _fit(
         card["model"]["companion"] = beside
         card["self_training"] = run.pupil.record(run.stages)
         transform = copy.deepcopy(task.normalised.transform)
-        classifiers[seed] = Classifier(network.eval(), transform, card, run.novelty)
+        sets, card["prediction_sets"] = run.sets or (None, None)
+        classifiers[seed] = Classifier(network.eval(), transform, card, run.novelty, sets)
     for file in checkpoints.values():
         file.unlink(missing_ok=True)
     return classifiers
@@ -198,6 +201,7 @@ class _Run:
         self.network: nn.Module
         self.companion: LabelPropagation | SupportVectorMachine | None
         self.novelty: NoveltyScore
+        self.sets: tuple[PredictionSets, dict[str, Any]] | None
 
     def resume(self) -> None:
         """Go on from the checkpoint."""
@@ -224,6 +228,7 @@ class _Run:
         if stage.last:
             self.network, self.companion = training.answering(), self.pupil.companion(stage.patch)
             self.novelty = learn_novelty(self.task, self.settings)
+            self.sets = learn_prediction_sets(self.task, self.settings, stage.patch, self.companion)
         else:
             self.pupil.learned(training.answering(), stage)
 

@@ -55,6 +55,7 @@ class Task:
         targets: Index of their class, `(n,)`.
         classes: Class ids `(K,)`.
         training_side: Positions of the pixels whose spectra, never labels, may be looked at, `(s,)`.
+        apart: Whether what is to be told lies apart from the training pixels, rather than among them at random.
     """
 
     normalised: Normalised
@@ -62,6 +63,7 @@ class Task:
     targets: Tensor
     classes: np.ndarray
     training_side: Tensor
+    apart: bool
 
     @property
     def unlabelled(self) -> Tensor:
@@ -100,7 +102,8 @@ def prepare(
         if name not in scenes:
             scenes[name] = normalise(pixels, area, settings)
         side = pixels.at(np.ones_like(training) if split is None else split.training_side | training)
-        tasks[key] = Task(scenes[name], positions, targets, classes, side)
+        apart = split is None or split.record["method"] != "random"
+        tasks[key] = Task(scenes[name], positions, targets, classes, side, apart)
     return tasks
 
 

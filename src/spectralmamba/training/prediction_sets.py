@@ -1,0 +1,86 @@
+"""Conformal prediction sets, calibrated by cross-validation of label propagation over the training labels.
+
+A set holds every class whose probability is at least a threshold: the one at which the sets of left-out training pixels hold
+their class in the wanted share of cases (Vovk et al. 2005, "Algorithmic Learning in a Random World"; Sadinle et al. 2019, "Least
+ambiguous set-valued classifiers with bounded error levels"). Labels are shared out among classes otherwise than the map's
+pixels, so each counts by the share that its class has in the scene (Podkopaev & Ramdas 2021, arXiv 2103.03323).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectralmamba.models.committee import LabelPropagation, SupportVectorMachine
+from spectralmamba.models.prediction_sets import PredictionSets
+from spectralmamba.settings import Settings
+from spectralmamba.training.companions import propagate_labels
+from spectralmamba.training.draws import Purpose, generator, some_of
+from spectralmamba.training.folds import FOLDS, divide, leave_out
+from spectralmamba.training.task import Task
+
+_MOST_ASKED = 5000  # pixels of a fold, and of the training side
+_PIXELS = 2048  # at a time
+
+
+@torch.no_grad()
+def learn_prediction_sets(
+    task: Task, settings: Settings, patch: int, companion: LabelPropagation | SupportVectorMachine | None
+) -> tuple[PredictionSets, dict[str, Any]] | None:
+    """Return prediction sets and what a card says of them; None if they are not wanted or no training pixel can be left out.
+
+    Args:
+        task: Training pixels, and the training side.
+        settings: `set_coverage` and the seed.
+        patch: P of the classifier.
+        companion: What decides beside the network: if that is label propagation, the sets are of its probabilities.
+    """
+    random = generator(settings.seed, Purpose.FOLDS, step=0)
+    folds = divide(task, random)
+    if settings.set_coverage == 0 or (folds < 0).all():
+        return None
+    own = None if isinstance(companion, LabelPropagation) else propagate_labels(task, settings, patch)
+    propagation = own or companion
+    assert isinstance(propagation, LabelPropagation)
+    scores, targets, right = [], [], []
+    for fold in range(FOLDS):
+        asked = some_of(torch.from_numpy(np.flatnonzero(folds == fold)), _MOST_ASKED, random).to(task.positions.device)
+        if len(asked):
+            fewer = propagate_labels(leave_out(task, folds == fold), settings, patch)
+            found, truth = _probabilities(fewer, task, task.positions[asked], patch), task.targets[asked]
+            scores.append(1 - found.gather(1, truth[:, None])[:, 0])
+            targets.append(truth)
+            right.append(found.argmax(1) == truth)
+    score, target = torch.cat(scores).double().cpu().numpy(), torch.cat(targets).cpu().numpy()
+    side = some_of(task.training_side, _MOST_ASKED, random)
+    mapped = _probabilities(propagation, task, side, patch).argmax(1).cpu().numpy()
+    shares = np.bincount(mapped, minlength=len(task.classes)) / max(1, len(mapped))
+    weights = shares[target] / np.bincount(target, minlength=len(task.classes))[target]
+    sets = PredictionSets(own).to(task.positions.device)
+    sets.threshold.fill_(1 - _quantile(score, weights, settings.set_coverage))
+    record = {
+        "coverage": settings.set_coverage,
+        "threshold": float(sets.threshold),
+        "size": None if own is None else own.size,
+        "labels": len(score),
+        "folds": len(scores),
+        "left_out": "neighbouring labels together" if task.apart else "labels one by one",
+        "accuracy_left_out": float(torch.cat(right).double().mean()),
+    }
+    return sets.eval(), record
+
+
+def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
+    """Return the weighted quantile of scores, as if a further pixel of mean weight had the highest; 1 if it is that one's."""
+    order = np.argsort(scores)
+    total = weights.sum() * (1 + 1 / len(weights))
+    place = int(np.searchsorted(np.cumsum(weights[order]), level * total))
+    return float(scores[order][place]) if place < len(scores) else 1.0
+
+
+def _probabilities(propagation: LabelPropagation, task: Task, positions: Tensor, patch: int) -> Tensor:
+    spectra = task.normalised.pixels.patches(positions, patch, _PIXELS)
+    return torch.cat([propagation(part.mean(1)).softmax(1) for part in spectra])

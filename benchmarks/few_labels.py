@@ -184,7 +184,7 @@ def part_of(classifier: Classifier, part: str | None) -> Classifier:
     """Return a classifier that asks only its network or only its companion; the same where it has but the network."""
     if part is None or not isinstance(classifier.network, Committee):
         return classifier
-    return dataclasses.replace(classifier, network=getattr(classifier.network, part))
+    return dataclasses.replace(classifier, network=getattr(classifier.network, part), sets=None)
 
 
 def member_seeds(draw: int, members: int) -> list[int]:

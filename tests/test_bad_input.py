@@ -321,6 +321,7 @@ def test_features_train_and_the_chosen_column_is_used(
         (("--patch", 0), ("found 0", "odd")),
         (("--patch", 25), ("wider than the scene", "25 × 25", "24 × 24", "smaller odd --patch")),
         (("--steps", 0), ("steps", "found 0", "at least 1")),
+        (("--rare-classes", "balanced"), ("rare_classes", "found 'balanced'", "'balanced batches' or 'balanced loss'")),
         (("--set", "model_options.piece=0"), ("piece size R", "found 0", "expected 1 to")),
         (("--set", "model_options.piece=400"), ("piece size R", "found 400", "expected 1 to")),
         (("--set", "model_options.piece=big"), ("big",)),
@@ -433,7 +434,7 @@ def test_an_output_folder_without_write_permission_is_refused(
 
 def test_a_map_is_not_written_over_or_into_nowhere(tmp_path: Path, trained: Path, example: Example) -> None:
     model = trained / "model.safetensors"
-    for name in ("map.tif", "map_confidence.tif", "map_novelty.tif"):
+    for name in ("map.tif", "map_confidence.tif", "map_novelty.tif", "map_set_size.tif"):
         (tmp_path / name).write_text("precious")
         assert_refused(command_line("map", model, example.scene, "--out", tmp_path / "map.tif"), name, "--overwrite")
         assert (tmp_path / name).read_text() == "precious"

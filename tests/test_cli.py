@@ -50,6 +50,7 @@ RUN_FILES = {
     "map.tif.aux.xml",
     "map_confidence.tif",
     "map_novelty.tif",
+    "map_set_size.tif",
     "model.safetensors",
     "overview.tif",
     "report.html",
@@ -229,7 +230,7 @@ def test_overwriting_deletes_only_what_a_run_writes(tmp_path: Path, example: Exa
     assert_refused(answer, "holds files already", "--overwrite")
     assert names(out) == RUN_FILES | {"notes.txt", "figures"}
     assert command_line("train", example.scene, example.labels, "--out", out, *QUICK, "--overwrite").code == 0
-    of_run = {"map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif", "report.html", "scores.json"}
+    of_run = {name for name in RUN_FILES if name.startswith("map")} | {"report.html", "scores.json"}
     assert names(out) == RUN_FILES - of_run | {"notes.txt", "figures"}
 
 
@@ -252,10 +253,10 @@ def test_resuming_a_finished_run_keeps_its_classifier(tmp_path: Path, example: E
 
 def test_the_settings_that_a_run_keeps_make_the_same_run(tmp_path: Path, example: Example) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    options = ("--seed", 3, "--class-balanced", "--set", "model_options.piece=2")
+    options = ("--seed", 3, "--rare-classes", "logit adjustment", "--set", "model_options.piece=2")
     assert command_line("train", example.scene, example.labels, "--out", first, *QUICK, *options).code == 0
     kept = Settings.load(first / "settings.toml")
-    assert (kept.seed, kept.class_balanced, kept.model_options["piece"], kept.steps) == (3, True, 2, 3)
+    assert (kept.seed, kept.rare_classes, kept.model_options["piece"], kept.steps) == (3, "logit adjustment", 2, 3)
     settings = ("--settings", first / "settings.toml")
     assert command_line("train", example.scene, example.labels, "--out", second, *settings).code == 0
     for name in ("model.safetensors", "settings.toml", "split.tif"):
@@ -355,22 +356,24 @@ def test_a_map_has_the_scene_s_grid(tmp_path: Path, trained: Path, example: Exam
     assert answer.code == 0, answer
     assert f"Confidence: {tmp_path / 'm_confidence.tif'}" in answer.out
     assert f"Novelty: {tmp_path / 'm_novelty.tif'}" in answer.out
+    assert f"Set size: {tmp_path / 'm_set_size.tif'}" in answer.out
     with rasterio.open(tmp_path / "m.tif") as classes, rasterio.open(example.scene) as scene:
         assert (classes.crs, classes.transform, classes.shape) == (scene.crs, scene.transform, scene.shape)
     assert command_line(*words).code == 2
     assert command_line(*words, "--overwrite").code == 0
 
 
-def test_a_map_of_a_classifier_of_before_novelty_speaks_of_none(
+def test_a_map_of_a_classifier_without_novelty_and_sets_speaks_of_neither(
     tmp_path: Path, trained: Path, example: Example
 ) -> None:
     older = Classifier.load(trained / "model.safetensors", "cpu")
-    older.novelty = None
+    older.novelty, older.sets, older.card["prediction_sets"] = None, None, None
     older.save(tmp_path / "older.safetensors")
     (tmp_path / "maps").mkdir()
     answer = command_line("map", tmp_path / "older.safetensors", example.scene, "--out", tmp_path / "maps" / "m.tif")
     assert answer.code == 0, answer
     assert "Novelty" not in answer.out
+    assert "Set size" not in answer.out
     assert names(tmp_path / "maps") == {"m.tif", "m.tif.aux.xml", "m_confidence.tif"}
 
 

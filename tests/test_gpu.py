@@ -135,12 +135,14 @@ def test_one_training_step_is_that_of_the_cpu():
     assert_near(on_gpu, on_cpu, 1e-4)
 
 
-def test_seeds_trained_together_are_each_as_alone_and_as_on_the_cpu(data: Data, quick: Settings):
+@pytest.mark.parametrize("rare_classes", ["as drawn", "balanced loss", "logit adjustment", "prior correction"])
+def test_seeds_trained_together_are_each_as_alone_and_as_on_the_cpu(data: Data, quick: Settings, rare_classes: str):
     scene, labels, split = data
-    together = fit_seeds(scene, labels, {0: split, 7: split}, quick, device="cuda")
+    splits, settings = {0: split, 7: None}, quick.replace(rare_classes=rare_classes)
+    together = fit_seeds(scene, labels, splits, settings, device="cuda")
     for seed, classifier in together.items():
         for device in ("cuda", "cpu"):
-            alone = fit(scene, labels, split, quick, seed=seed, device=device)
+            alone = fit(scene, labels, splits[seed], settings, seed=seed, device=device)
             found, expected = (
                 {name: tensor.detach().cpu() for name, tensor in each.network.named_parameters()}
                 for each in (classifier, alone)

@@ -23,7 +23,7 @@ from spectralmamba import Classifier, Settings, fit, map_scene, mapping, simulat
 from spectralmamba.errors import ClassifierError, OutputError
 from spectralmamba.mapping import MapFiles
 
-MAP_FILES = ["map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif"]
+MAP_FILES = ["map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif", "map_set_size.tif"]
 ROTATED = Affine.translation(364095.5, 5809965.25) @ Affine.rotation(31) @ Affine.scale(3.7, -3.7)
 
 
@@ -38,10 +38,11 @@ def read(path: Path) -> np.ndarray:
             return raster.read(1)
 
 
-def written(files: MapFiles) -> tuple[Path, Path, Path]:
-    """The three rasters of a map."""
+def written(files: MapFiles) -> tuple[Path, Path, Path, Path]:
+    """The four rasters of a map."""
     assert files.novelty is not None
-    return files.classes, files.confidence, files.novelty
+    assert files.set_size is not None
+    return files.classes, files.confidence, files.novelty, files.set_size
 
 
 def renumbered(labels: xr.DataArray, ids: dict[int, int]) -> xr.DataArray:
@@ -105,6 +106,7 @@ def test_each_raster_says_what_its_band_holds(classifier: Classifier, small_scen
         "class",
         "probability of the mapped class",
         "share of the training side's pixels that are more like a class",
+        "number of classes in the prediction set",
     ]
 
 
@@ -191,7 +193,7 @@ def test_class_ids_colours_and_names_are_the_users(
     dtype: str,
 ):
     labels = renumbered(small_labels, ids)
-    classifier = fit(small_scene, labels, None, quick, class_balanced=True, device="cpu")
+    classifier = fit(small_scene, labels, None, quick, rare_classes="balanced batches", device="cpu")
     files = map_scene(classifier, small_scene, tmp_path / "map.tif")
     with rasterio.open(files.classes) as raster:
         assert raster.dtypes == (dtype,)
@@ -320,7 +322,7 @@ class Incompressible(Classifier):
 
     def tiles(self, scene, size):
         confidence = np.random.default_rng(0).random((1, 1024, 1024), np.float32)
-        yield Tile(slice(0, 1024), slice(0, 1024), np.ones((1024, 1024), np.uint16), confidence, confidence[0])
+        yield Tile(slice(0, 1024), slice(0, 1024), np.ones((1024, 1024), np.uint16), confidence, confidence[0], confidence > 0.5)
 
 
 classifier = Classifier.load(sys.argv[1], "cpu")

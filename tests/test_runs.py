@@ -19,7 +19,7 @@ from spectralmamba.runs import RESULT_FILES, Run, peak_memory, prepare_folder, s
 from spectralmamba.training import Progress, fitting
 
 TRAINED = {"log.jsonl", "model.safetensors", "overview.tif", "settings.toml", "spectra.json", "split.tif"}
-MAPPED = {"map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif"}
+MAPPED = {"map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif", "map_set_size.tif"}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from spectralmamba.settings import Settings
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # a lone surrogate is not text
 AMPLITUDE = st.floats(0, 1e300)
 OPTION = TEXT | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
+RARE_CLASSES = ["as drawn", "balanced batches", "balanced loss", "logit adjustment", "prior correction"]
 ANY_SETTINGS = st.builds(
     Settings,
     model=TEXT,
@@ -32,7 +33,7 @@ ANY_SETTINGS = st.builds(
     learning_rate=st.floats(0, 1e300, exclude_min=True),
     weight_decay=AMPLITUDE,
     label_smoothing=st.floats(0, 0.99),
-    class_balanced=st.booleans(),
+    rare_classes=st.sampled_from(RARE_CLASSES),
     turns_and_flips=st.booleans(),
     brightness=st.floats(0, 1),
     offset=AMPLITUDE,
@@ -86,7 +87,7 @@ WRONG_TYPES = [
     ("patch", 3.0),
     ("noise", "loud"),
     ("noise", False),
-    ("class_balanced", 1),
+    ("rare_classes", True),
     ("model", 3),
     ("model_options", [1]),
 ]
@@ -123,6 +124,8 @@ OUT_OF_RANGE = [
     ("pseudo_confidence", 1.1),
     ("normalisation", "none"),
     ("statistics_from", "test pixels"),
+    ("rare_classes", "balanced"),
+    ("rare_classes", ""),
     ("model_options", {"piece": None}),
     ("model_options", {"piece": [1]}),
     ("model_options", {"dropout": math.nan}),

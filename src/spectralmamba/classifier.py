@@ -193,13 +193,16 @@ class Classifier:
         coordinates = _grid_coordinates(scene) | {"class": self.classes}
         return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="prediction set")
 
-    def tiles(self, scene: xr.DataArray, size: int = 512, batch_size: int = 2048) -> Iterator[Tile]:
+    def tiles(
+        self, scene: xr.DataArray, size: int = 512, batch_size: int = 2048, where: np.ndarray | None = None
+    ) -> Iterator[Tile]:
         """Classify a scene tile by tile; each tile is read with a halo of the patch's reach.
 
         Args:
             scene: `(band, y, x)`, with the bands that the classifier was trained with.
             size: Rows and columns of a tile.
             batch_size: Pixels the network takes at a time.
+            where: Which pixels to classify, bool `(y, x)`; the others are left as nodata is, and tiles of none are passed over.
 
         Raises:
             ClassifierError: The scene has other bands.
@@ -210,21 +213,24 @@ class Classifier:
         for top in range(0, height, size):
             for left in range(0, width, size):
                 rows, columns = slice(top, min(top + size, height)), slice(left, min(left + size, width))
+                asked = True if where is None else where[rows, columns]
+                if not np.any(asked):
+                    continue
                 halo_top, halo_left = max(0, top - reach), max(0, left - reach)
                 window = scene.isel(y=slice(halo_top, rows.stop + reach), x=slice(halo_left, columns.stop + reach))
                 inner = (
                     slice(rows.start - halo_top, rows.stop - halo_top),
                     slice(columns.start - halo_left, columns.stop - halo_left),
                 )
-                yield Tile(rows, columns, *self._classify(window, inner, batch_size))
+                yield Tile(rows, columns, *self._classify(window, inner, asked, batch_size))
 
     def _classify(
-        self, window: xr.DataArray, inner: tuple[slice, slice], batch_size: int
+        self, window: xr.DataArray, inner: tuple[slice, slice], asked: np.ndarray | bool, batch_size: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Return ids, probabilities, novelty and sets of the inner part of a window."""
+        """Return ids, probabilities, novelty and sets of the inner part of a window, of those pixels there that are asked for."""
         pixels = Pixels.from_scene(window, self.bands, self.device)
         wanted = np.zeros(window.shape[1:], bool)
-        wanted[inner] = True
+        wanted[inner] = asked
         positions = pixels.at(wanted)
         found = self._look(pixels.with_values(self.transform(pixels.values)), positions, batch_size)
         where = (pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy())

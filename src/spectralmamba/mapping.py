@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -28,9 +28,50 @@ from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.writing import class_sidecar_xml
 
 _BLOCK = 512  # pixels on a side of a COG block, GDAL's default
+_MOST_COUNTED = 254  # classes in a set
+SET_SIZE_NODATA = 255
+
+
+class _Layer(NamedTuple):
+    """What lies beside a class map.
+
+    Attributes:
+        description: What its band holds.
+        dtype: Of its values.
+        nodata: The value where there is no class.
+        overviews: How GDAL makes pixels of overviews from those of the layer.
+        values: The values `(h, w)` of a tile; None if the classifier does not tell.
+    """
+
+    description: str
+    dtype: type
+    nodata: float
+    overviews: str
+    values: Callable[[Tile], np.ndarray | None]
+
+
+def _confidence(tile: Tile) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a pixel of nodata has no class: all NaN
+        return np.nanmax(tile.probabilities, axis=0).astype(np.float32)
+
+
+def _novelty(tile: Tile) -> np.ndarray | None:
+    return tile.novelty
+
+
+def _set_size(tile: Tile) -> np.ndarray | None:
+    if tile.sets is None:
+        return None
+    return np.where(tile.ids > 0, np.minimum(tile.sets.sum(0), _MOST_COUNTED), SET_SIZE_NODATA).astype(np.uint8)
+
+
 _LAYERS = {
-    "confidence": "probability of the mapped class",
-    "novelty": "share of the training side's pixels that are more like a class",
+    "confidence": _Layer("probability of the mapped class", np.float32, np.nan, "average", _confidence),
+    "novelty": _Layer(
+        "share of the training side's pixels that are more like a class", np.float32, np.nan, "average", _novelty
+    ),
+    "set_size": _Layer("number of classes in the prediction set", np.uint8, SET_SIZE_NODATA, "nearest", _set_size),
 }
 
 
@@ -42,6 +83,8 @@ class MapFiles:
         classes: GeoTIFF of class ids, 0 nodata, with colour table; names in its tags and in the `.aux.xml` beside it.
         confidence: GeoTIFF of the mapped class's probability, float32, NaN nodata.
         novelty: GeoTIFF of how unlike all classes each pixel is, float32, 0 to 1, NaN nodata; None if the classifier cannot tell.
+        set_size: GeoTIFF of the number of classes in each pixel's prediction set, uint8, 0 where no class is likely enough, 254
+            also for more, 255 nodata; None if the classifier has no sets.
         georeferenced: Whether the scene gave coordinates to the maps.
         pixels: Classified pixels.
     """
@@ -49,6 +92,7 @@ class MapFiles:
     classes: Path
     confidence: Path
     novelty: Path | None
+    set_size: Path | None
     georeferenced: bool
     pixels: int
 
@@ -69,7 +113,7 @@ def map_scene(
     Args:
         classifier: From `fit` or `Classifier.load`.
         scene: `(band, y, x)`, with the classifier's bands.
-        path: The class map, "map.tif"; confidence and novelty go to "map_confidence.tif" and "map_novelty.tif" beside it.
+        path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it.
         tile: Rows and columns that are classified at a time.
         on_tile: Called after each tile with the number of pixels done and in all, nodata included.
 
@@ -81,7 +125,7 @@ def map_scene(
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
     classifier.check_scene(scene)
     classes_path = Path(path)
-    layers = {name: path for name, path in layer_files(classes_path).items() if _has(classifier, name)}
+    layers = layer_files(classes_path)
     _check_writable(classes_path)
     names = {entry["id"]: entry["name"] for entry in classifier.card["classes"]}
     colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
@@ -90,60 +134,62 @@ def map_scene(
     try:
         with ExitStack() as open_files:
             ids = open_files.enter_context(_working_raster(classes_path, profile | {"dtype": id_type, "nodata": 0}))
-            floats = profile | {"dtype": np.float32, "nodata": np.nan}
-            rasters = {name: open_files.enter_context(_working_raster(file, floats)) for name, file in layers.items()}
+            rasters: dict[str, Any] = {}
             ids.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
             ids.update_tags(
                 CLASS_NAMES=json.dumps(names), CLASS_COLORS=json.dumps(colors), **_provenance(classifier, scene)
             )
             ids.set_band_description(1, "class")
-            for name, raster in rasters.items():
-                raster.update_tags(**_provenance(classifier, scene))
-                raster.set_band_description(1, _LAYERS[name])
             pixels = done = 0
             for result in classifier.tiles(scene, size=tile):
                 window = _window(result)
                 ids.write(result.ids.astype(id_type), 1, window=window)
-                for name, raster in rasters.items():
-                    raster.write(result.novelty if name == "novelty" else _confidence(result), 1, window=window)
+                for name, layer in _LAYERS.items():
+                    values = layer.values(result)
+                    if values is None:
+                        continue
+                    if name not in rasters:
+                        kind = {"dtype": layer.dtype, "nodata": layer.nodata}
+                        raster = open_files.enter_context(_working_raster(layers[name], profile | kind))
+                        raster.update_tags(**_provenance(classifier, scene))
+                        raster.set_band_description(1, layer.description)
+                        rasters[name] = raster
+                    rasters[name].write(values, 1, window=window)
                 pixels += int((result.ids > 0).sum())
                 done += result.ids.size
                 if on_tile is not None:
                     on_tile(done, ids.width * ids.height)
             with ExitStack() as outputs:
-                layer_outputs = {name: outputs.enter_context(atomic_output(file)) for name, file in layers.items()}
+                layer_outputs = {name: outputs.enter_context(atomic_output(layers[name])) for name in rasters}
                 classes_file = outputs.enter_context(atomic_output(classes_path))
                 sidecar = classes_path.with_name(classes_path.name + ".aux.xml")
                 sidecar_file = outputs.enter_context(atomic_output(sidecar))
                 for name, raster in rasters.items():
-                    _write_cloud_optimised(raster, layer_outputs[name], "average", pixels)
+                    _write_cloud_optimised(raster, layer_outputs[name], _LAYERS[name].overviews, pixels)
                 _write_cloud_optimised(ids, classes_file, "nearest", pixels)
                 sidecar_file.write_text(class_sidecar_xml(names, colors), encoding="utf-8")
-            for name, file in layer_files(classes_path).items():
-                if name not in layers:  # left by the map that this one replaces
+            for name, file in layers.items():
+                if name not in rasters:  # left by the map that this one replaces
                     file.unlink(missing_ok=True)
     except (RasterioError, CPLE_BaseError) as error:  # rasterio lets some of GDAL's errors through as they are
-        raise _write_error(classes_path, profile, error) from error
-    return MapFiles(classes_path, layers["confidence"], layers.get("novelty"), has_georeference(scene), pixels)
+        raise _write_error(classes_path, profile | {"dtype": id_type}, error) from error
+    return MapFiles(
+        classes_path,
+        layers["confidence"],
+        layers["novelty"] if "novelty" in rasters else None,
+        layers["set_size"] if "set_size" in rasters else None,
+        has_georeference(scene),
+        pixels,
+    )
 
 
 def layer_files(path: Path) -> dict[str, Path]:
-    """Return the files beside a class map, by what they hold; "novelty" is not always written."""
+    """Return the files beside a class map, by what they hold; not all are always written."""
     return {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in _LAYERS}
-
-
-def _has(classifier: Classifier, layer: str) -> bool:
-    return layer != "novelty" or classifier.novelty is not None
 
 
 def _window(tile: Tile) -> Window:
     return Window.from_slices(tile.rows, tile.columns)
-
-
-def _confidence(tile: Tile) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a pixel of nodata has no class: all NaN
-        return np.nanmax(tile.probabilities, axis=0).astype(np.float32)
 
 
 def _profile(scene: xr.DataArray) -> dict[str, Any]:
@@ -222,8 +268,11 @@ def _check_whole(file: Path, working: Path, pixels: int) -> None:
 
 
 def _write_error(path: Path, profile: dict[str, Any], error: Exception) -> OutputError:
-    # Nine bytes a pixel, of the class, its probability and the novelty, in the working rasters and again in the maps.
-    needed = 2 * 9 * profile["width"] * profile["height"]
+    # Of the class and of all layers, in the working rasters and again in the maps.
+    bytes_a_pixel = sum(
+        np.dtype(kind).itemsize for kind in (profile["dtype"], *(layer.dtype for layer in _LAYERS.values()))
+    )
+    needed = 2 * bytes_a_pixel * profile["width"] * profile["height"]
     return OutputError(
         "cannot write the map",
         file=path,

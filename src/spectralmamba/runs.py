@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import rasterio
@@ -21,9 +21,9 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from spectralmamba.classifier import Classifier, versions
 from spectralmamba.errors import OutputError, SettingsError, SplitError
-from spectralmamba.evaluation import Scores, calibration, evaluate, summarize
+from spectralmamba.evaluation import Scores, calibration, evaluate, summarize, wilson_interval
 from spectralmamba.files import write_json
-from spectralmamba.mapping import MapFiles, map_scene
+from spectralmamba.mapping import SET_SIZE_NODATA, MapFiles, map_scene
 from spectralmamba.report import write_report, write_summary_report
 from spectralmamba.scenes.summary import class_spectra, write_overview
 from spectralmamba.settings import Settings
@@ -83,15 +83,19 @@ class Run:
     def map(
         self, classifier: Classifier, scene: xr.DataArray, on_tile: Callable[[int, int], None] | None = None
     ) -> MapFiles:
-        """Map the whole scene to `map.tif`, `map_confidence.tif` and `map_novelty.tif`."""
+        """Map the whole scene to `map.tif` and its layers, `map_confidence.tif`, `map_novelty.tif` and `map_set_size.tif`."""
         with self._timed("map"):
             return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile)
 
     def evaluate(self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, split: Split) -> Scores:
-        """Score the map that `map` wrote on the test pixels; keep the scores in `scores.json` and in the classifier's card."""
+        """Score the map that `map` wrote on the test pixels; keep the scores in `scores.json` and in the classifier's card.
+
+        The map holds how many classes are in each prediction set but not which, so the test pixels' sets are made again.
+        """
         with self._timed("evaluate"):
             mapped, confidence = (_read_band(self.folder / name) for name in ("map.tif", "map_confidence.tif"))
             scores = evaluate(mapped, labels, where=split.test)
+            sets = self._prediction_sets(classifier, scene, labels.values, split.test & (labels.values > 0))
         record = scores.to_dict()
         classifier.card["scores"] = {
             key: record[key] for key in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "test_pixels")
@@ -104,6 +108,7 @@ class Run:
             | {
                 "calibration": calibration(mapped, confidence, labels, where=split.test),
                 "novelty": self._novelty(split.test & (labels.values > 0)),
+                "prediction_sets": sets,
                 "split": split.with_patch(classifier.patch).record,
                 "versions": versions(),
                 "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
@@ -125,6 +130,18 @@ class Run:
         found = _read_band(self.folder / "map_novelty.tif")[tested]
         found = found[np.isfinite(found)]
         return {"level": _NOVEL, "share_of_test": float((found > _NOVEL).mean())} if len(found) else None
+
+    def _prediction_sets(
+        self, classifier: Classifier, scene: xr.DataArray, ids: np.ndarray, tested: np.ndarray
+    ) -> dict[str, Any] | None:
+        """Return what there is to say of the sets: how they came about, of the test pixels, of the whole map; None without sets."""
+        if classifier.sets is None:
+            return None
+        card, mapped = classifier.card["prediction_sets"], self.folder / "map_set_size.tif"
+        return {name: card[name] for name in ("coverage", "threshold", "labels", "left_out")} | {
+            "of_test": _coverage(classifier, scene, ids, tested),
+            "of_map": _shares(_count_values(mapped)[:SET_SIZE_NODATA]) if mapped.is_file() else None,
+        }
 
     @property
     def _checkpoint(self) -> Path:
@@ -281,6 +298,7 @@ RESULT_FILES = (
     "map.tif.aux.xml",
     "map_confidence.tif",
     "map_novelty.tif",
+    "map_set_size.tif",
     "model.safetensors",
     "overview.tif",
     "report.html",
@@ -334,6 +352,46 @@ def _read_band(path: Path) -> np.ndarray:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as file:
             return file.read(1)
+
+
+def _coverage(
+    classifier: Classifier, scene: xr.DataArray, ids: np.ndarray, tested: np.ndarray
+) -> dict[str, Any] | None:
+    """Return how many of the test pixels' sets hold the reference class, with an interval, and how large they are."""
+    classes, held = classifier.classes, 0
+    sizes = np.zeros(len(classes) + 1, np.int64)  # pixels by number of classes
+    for tile in classifier.tiles(scene, where=tested):
+        assert tile.sets is not None
+        classified = tile.ids > 0
+        members, reference = tile.sets[:, classified], ids[tile.rows, tile.columns][classified]  # (K, m), (m,)
+        held += int((members & (classes[:, None] == reference)).sum())
+        sizes += np.bincount(members.sum(0), minlength=len(sizes))
+    found, interval = _shares(sizes), wilson_interval(held, int(sizes.sum()))
+    return (
+        None if found is None or interval is None else {"held": held / sizes.sum(), "interval": list(interval), **found}
+    )
+
+
+def _shares(sizes: np.ndarray) -> dict[str, Any] | None:
+    """Return mean and shares of sets, of which `sizes` counts those with 0, 1 … classes; None if there are none."""
+    total = int(sizes.sum())
+    if total == 0:
+        return None
+    return {
+        "pixels": total,
+        "mean_size": float(sizes @ np.arange(len(sizes)) / total),
+        "share_empty": float(sizes[0] / total),
+        "share_single": float(sizes[1] / total),
+    }
+
+
+def _count_values(path: Path) -> np.ndarray:
+    """Return the number of pixels of each value of a raster of bytes, `(256,)`; memory does not grow with the raster."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            blocks = (file.read(1, window=window) for _, window in file.block_windows(1))
+            return sum((np.bincount(block.ravel(), minlength=256) for block in blocks), np.zeros(256, np.int64))
 
 
 def _crs(scene: xr.DataArray) -> str | None:

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spectralmamba.models import create_model, model_size
-from spectralmamba.models.committee import _VOTE, Committee, KernelSmoother, SupportVectorMachine
+from spectralmamba.models.committee import (
+    _VOTE,
+    Committee,
+    KernelSmoother,
+    LabelPropagation,
+    SupportVectorMachine,
+)
 
 BANDS = 11
 
@@ -82,11 +89,16 @@ def test_probabilities_of_the_machine_sum_to_one(classes: int):
     torch.testing.assert_close(found.sum(1), torch.ones(50), rtol=0, atol=1e-7 * classes)
 
 
-# Of the smoother, logits up to 20 follow exponents of up to 120, in float32.
-@pytest.mark.parametrize(("kind", "tolerance"), [("machine", 1e-5), ("smoother", 1e-4)])
+# Of smoothers, logits up to 20 follow exponents of up to 120, in float32; of the sharp view, of up to some hundreds.
+@pytest.mark.parametrize(("kind", "tolerance"), [("machine", 1e-5), ("smoother", 1e-4), ("propagation", 1e-3)])
 @pytest.mark.parametrize("patch", [3, 7])
 def test_a_companion_sees_the_mean_of_a_patch(patch: int, kind: str, tolerance: float):
-    companion = {"machine": random_machine, "smoother": random_smoother}[kind](3)
+    make: dict[str, Callable[[int], nn.Module]] = {
+        "machine": random_machine,
+        "smoother": random_smoother,
+        "propagation": random_propagation,
+    }
+    companion = make[kind](3)
     patches = torch.randn(4, BANDS, patch, patch, generator=torch.Generator().manual_seed(2))
     of_means = companion(patches.flatten(2).mean(2))
     torch.testing.assert_close(companion(patches), of_means, rtol=tolerance, atol=tolerance)
@@ -107,7 +119,7 @@ def test_a_spectrum_equal_to_a_support_vector_has_the_whole_of_its_kernel():
 
 
 @pytest.mark.parametrize("classes", [2, 3, 9])
-def test_the_committee_gives_the_mean_of_its_members_probabilities(classes: int):
+def test_the_committee_gives_the_mean_of_networks_and_machines_probabilities(classes: int):
     network, machine = Fixed(torch.linspace(-2, 3, classes).tolist()), random_machine(classes)
     x = spectra(30)
     expected = (network(x).double().softmax(1) + machine(x).double().softmax(1)) / 2
@@ -147,11 +159,12 @@ def test_the_machines_multiply_accumulates_are_its_kernel_its_decisions_and_its_
 
 
 def random_smoother(classes: int, nodes: int = 13, bands: int = BANDS, seed: int = 0) -> KernelSmoother:
-    """A smoother whose nodes have the spread that label propagation assumes, γ 60 / L."""
+    """A smoother whose nodes have the spread that label propagation assumes, γ 60 / L, and that finds no pixel remote."""
     smoother, random = KernelSmoother(bands, classes, nodes), torch.Generator().manual_seed(seed)
     smoother.support.copy_(torch.randn(nodes, bands, generator=random))
     smoother.shares.copy_(torch.randn(nodes, classes, generator=random).mul(3).softmax(1))
     smoother.gamma.fill_(60 / bands)
+    smoother.spacing.fill_(torch.inf)
     return smoother
 
 
@@ -214,25 +227,144 @@ def test_a_band_in_which_nodes_do_not_differ_decides_nothing_whatever_a_spectrum
 def test_a_class_that_no_node_knows_has_finite_logits():
     smoother = random_smoother(2)
     smoother.shares.copy_(torch.tensor([1.0, 0.0]).expand_as(smoother.shares))
-    committee = Committee(Fixed([0.0, 0.0]), smoother)
-    for module, expected in ((smoother, [1.0, 0.0]), (committee, [0.75, 0.25])):
+    propagation = LabelPropagation(BANDS, 2, 13)
+    propagation.blunt = propagation.sharp = smoother
+    committee = Committee(Fixed([0.0, 0.0]), propagation)
+    for module, expected in ((smoother, [1.0, 0.0]), (propagation, [1.0, 0.0]), (committee, [0.875, 0.125])):
         found = module(spectra())
         assert found.isfinite().all()
         torch.testing.assert_close(found.softmax(1), torch.tensor([expected] * 5), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("classes", [2, 9])
-def test_the_committee_gives_the_mean_of_networks_and_smoothers_probabilities(classes: int):
-    network, smoother = Fixed(torch.linspace(-2, 3, classes).tolist()), random_smoother(classes)
-    x = spectra(30)
-    expected = (network(x).softmax(1) + smoother(x).exp()) / 2
-    torch.testing.assert_close(Committee(network, smoother)(x).softmax(1), expected, rtol=5e-6, atol=1e-7)
+def test_remoteness_is_the_distance_to_the_nearest_node_in_units_of_its_distance_to_the_next():
+    smoother = random_smoother(3, nodes=2)
+    smoother.support.copy_(torch.tensor([[0.0], [4.0]]).expand(2, BANDS))
+    smoother.spacing.copy_(torch.tensor([2.0, 8.0]) * BANDS**0.5)
+    x = torch.tensor([0.0, -1.0, 1.0, 3.0, 4.0, 12.0, 20.0])[:, None].expand(-1, BANDS)
+    remoteness = smoother.judge(x)[1]
+    torch.testing.assert_close(remoteness, torch.tensor([0.0, 0.5, 0.5, 0.125, 0.0, 1.0, 2.0]), rtol=1e-5, atol=1e-3)
+    patches = x[:, :, None, None].repeat(1, 1, 3, 3)
+    patches[:, :, 0, 0], patches[:, :, 2, 2] = 5.0, 2 * x - 5.0  # another patch of the same mean
+    torch.testing.assert_close(smoother.judge(patches)[1], remoteness, rtol=1e-5, atol=1e-3)
+
+
+# Label propagation -------------------------------------------------------------------------------
+
+
+def random_propagation(classes: int, nodes: int = 13, remoteness: float = 0.0, seed: int = 0) -> LabelPropagation:
+    """Label propagation whose views differ in all they have; each of the spectra of `spectra` is as remote as told."""
+    propagation, random = LabelPropagation(BANDS, classes, nodes), torch.Generator().manual_seed(seed + 100)
+    propagation.blunt, propagation.sharp = (random_smoother(classes, nodes, seed=seed + view) for view in range(2))
+    propagation.sharpening.copy_(torch.eye(BANDS) + 0.5 * torch.randn(BANDS, BANDS, generator=random))
+    if remoteness:
+        propagation.blunt.spacing.fill_(1)
+        propagation.blunt.spacing.fill_(float(propagation.blunt.judge(spectra(1))[1]) / remoteness)
+    return propagation
+
+
+def views(propagation: LabelPropagation, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities `(B, K)` of the blunt and of the sharp view of spectra `(B, L)` by their definition in float64."""
+    sharpened = x.double() @ propagation.sharpening.double()
+    return kernel_mean(propagation.blunt, x), kernel_mean(propagation.sharp, sharpened)
+
+
+REMOTENESS = [(0.0, 1.0), (0.9, 1.0), (1.0, 1.0), (2.0, 1 / 8), (5.0, 1 / 125), (1e20, 0.0)]
+"""How remote a pixel is, and how familiar that is."""
 
 
 @pytest.mark.parametrize("patch", [1, 3])
-def test_a_smoothers_multiply_accumulates_are_its_kernel_and_its_shares(patch: int):
+@pytest.mark.parametrize("classes", [2, 9])
+def test_label_propagation_sees_spectra_bluntly_and_sharpened(classes: int, patch: int):
+    propagation, x = random_propagation(classes), spectra(30)
+    x[10:20] = propagation.blunt.support[:10] + 0.1 * x[10:20]  # near nodes of one view or the other
+    x[20:] = torch.linalg.solve(propagation.sharpening, propagation.sharp.support[:10], left=False) + 0.1 * x[20:]
+    seen = x if patch == 1 else x[:, :, None, None].repeat(1, 1, patch, patch)
+    if patch > 1:
+        seen[:, :, 0, 0], seen[:, :, 2, 2] = 5.0, 2 * x - 5.0  # another patch of the same mean
+    blunt, sharp, familiarity = propagation.judge(seen)
+    assert torch.equal(familiarity, torch.ones(30, 1))
+    for found, expected in zip((blunt, sharp), views(propagation, x), strict=True):
+        # Of the sharp view exponents reach some hundreds.
+        torch.testing.assert_close(found.exp().double(), expected, rtol=0, atol=1e-3)
+    assert (blunt.exp() - sharp.exp()).abs().amax(1).median() > 0.1
+
+
+@pytest.mark.parametrize(("remoteness", "familiarity"), REMOTENESS)
+def test_familiarity_is_that_of_the_blunt_view(remoteness: float, familiarity: float):
+    propagation = LabelPropagation(BANDS, 2, 1)
+    propagation.blunt.spacing.fill_(BANDS**0.5)
+    propagation.sharp.spacing.fill_(1e-3)
+    propagation.sharpening.mul_(7)
+    found = propagation.judge(torch.full((2, BANDS), remoteness))[2]
+    torch.testing.assert_close(found, torch.full((2, 1), familiarity), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("remoteness", "familiarity"), REMOTENESS)
+def test_alone_the_sharp_view_counts_up_to_twice_as_much_as_the_blunt_one(remoteness: float, familiarity: float):
+    propagation, x = random_propagation(3, remoteness=remoteness), spectra(1)
+    blunt, sharp, _ = propagation.judge(x)
+    share = 2 / 3 * familiarity
+    expected = share * sharp.exp() + (1 - share) * blunt.exp()
+    found = propagation(x)
+    assert not found.isnan().any()
+    torch.testing.assert_close(found.softmax(1), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(1), rtol=0, atol=1e-6)
+    assert (blunt.exp() - sharp.exp()).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+def test_the_committee_gives_the_weighted_mean_of_networks_and_both_views_probabilities(classes: int):
+    network, propagation = Fixed(torch.linspace(-2, 3, classes).tolist()), random_propagation(classes)
+    x = spectra(30)
+    propagation.blunt.spacing.fill_(3)  # of the 30 some are familiar and others not
+    blunt, sharp, familiarity = propagation.judge(x)
+    assert 0.1 < (familiarity == 1).float().mean() < 0.9
+    expected = (
+        familiarity * network(x).softmax(1) / 4
+        + familiarity * sharp.exp() / 2
+        + (1 - 3 / 4 * familiarity) * blunt.exp()
+    )
+    found = Committee(network, propagation)(x)
+    torch.testing.assert_close(found.softmax(1), expected, rtol=5e-6, atol=1e-7)
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(30), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("remoteness", "familiarity"), REMOTENESS)
+def test_network_and_sharp_view_count_less_the_more_remote_a_pixel_is(remoteness: float, familiarity: float):
+    propagation = LabelPropagation(BANDS, 3, 1)
+    propagation.blunt.spacing.fill_(BANDS**0.5)
+    propagation.blunt.shares.copy_(torch.tensor([[0.9, 0.06, 0.04]]))
+    propagation.sharp.shares.copy_(torch.tensor([[0.1, 0.7, 0.2]]))
+    propagation.sharp.support.fill_(1)
+    found = Committee(Fixed([0.0, 0.0, 1000.0]), propagation)(torch.full((1, BANDS), remoteness))
+    assert not found.isnan().any()
+    network, sharp, blunt = 0.25 * familiarity, 0.5 * familiarity, 1 - 0.75 * familiarity
+    expected = torch.tensor(
+        [[0.1 * sharp + 0.9 * blunt, 0.7 * sharp + 0.06 * blunt, network + 0.2 * sharp + 0.04 * blunt]]
+    )
+    torch.testing.assert_close(found.softmax(1), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("far", [1e2, 1e6, 1e9, 1e18])
+def test_far_from_all_nodes_the_nearest_ones_shares_are_the_committees(far: float):
+    propagation = random_propagation(3, nodes=3)
+    propagation.blunt.support[:] = torch.tensor([0.0, 1.0, -1.0])[:, None]
+    propagation.blunt.spacing.fill_(BANDS**0.5)
+    x = far * torch.stack([torch.ones(BANDS), -torch.ones(BANDS), torch.linspace(0.5, 1.5, BANDS)])
+    found = Committee(Fixed([0.0, 1000.0, 0.0]), propagation)(x)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.exp(), propagation.blunt.shares[[1, 2, 1]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_label_propagations_multiply_accumulates_are_two_kernels_two_shares_and_the_sharpening(patch: int):
     network = create_model("spectral_mamba", bands=BANDS, classes=4, patch=patch)
     bare = model_size(network, BANDS, patch)
-    whole = model_size(Committee(network, random_smoother(4, nodes=13)), BANDS, patch)
-    assert whole.multiply_accumulates - bare.multiply_accumulates == 13 * BANDS + 13 * 4
+    whole = model_size(Committee(network, random_propagation(4, nodes=13)), BANDS, patch)
+    assert whole.multiply_accumulates - bare.multiply_accumulates == 2 * (13 * BANDS + 13 * 4) + BANDS * BANDS
     assert whole.parameters == bare.parameters
+
+
+def test_label_propagation_knows_nothing_before_it_has_learned():
+    found = LabelPropagation(BANDS, 4, 13)(spectra())
+    torch.testing.assert_close(found.exp(), torch.full((5, 4), 1 / 4))

@@ -17,7 +17,7 @@ import xarray as xr
 from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.semi_supervised import LabelSpreading
-from torch import Tensor
+from torch import Tensor, nn
 from training_example import (
     BANDS,
     SIDE,
@@ -34,30 +34,46 @@ from training_example import (
 from spectralmamba import Classifier, Settings, fit, fit_seeds, map_scene, split_disjoint
 from spectralmamba.errors import ClassifierError, SettingsError, TrainingInterrupted
 from spectralmamba.models import SpectralMamba
-from spectralmamba.models.committee import Committee, KernelSmoother, SupportVectorMachine
+from spectralmamba.models.committee import Committee, KernelSmoother, LabelPropagation, SupportVectorMachine
 from spectralmamba.pixels import Pixels, patch_means
 from spectralmamba.training import companions, self_training
 from spectralmamba.training.companions import _spread, labels_are_few, learn_companion, propagate_labels
 from spectralmamba.training.self_training import Pupil
 from spectralmamba.training.task import Task, prepare
+from spectralmamba.transforms import learn_transform
 
 SUM = 5e-6  # by which a sum of probabilities may be off: float32's 6e-8 times some dozens of 256 nodes
 
 
-def nodes_of(task: Task, patch: int) -> Tensor:
-    """Patch means of the labelled pixels and of all others of the training side, in this order."""
+VIEWS = {"blunt": 0.5, "sharp": 0.9}  # of spectra, and α in each
+
+
+def nodes_of(task: Task, patch: int, pixels: Pixels | None = None) -> Tensor:
+    """Patch means of the labelled pixels and of all others of the training side, in this order; as normalised if not told."""
     others = task.training_side[~torch.isin(task.training_side, task.positions)]
-    return patch_means(task.normalised.pixels, torch.cat([task.positions, others]), patch)
+    return patch_means(pixels or task.normalised.pixels, torch.cat([task.positions, others]), patch)
 
 
-def by_definition(nodes: np.ndarray, gamma: float, targets: np.ndarray, classes: int) -> np.ndarray:
-    """Shares of (I − α S)⁻¹ Y, α 0.5, all in float64; the first nodes are labelled."""
+def seen_by(view: str, task: Task, patch: int) -> Tensor:
+    """The nodes as a view sees them."""
+    nodes = nodes_of(task, patch)
+    return nodes if view == "blunt" else nodes @ task.normalised.sharpening
+
+
+def smoothers_of(propagation: LabelPropagation) -> dict[str, KernelSmoother]:
+    return {"blunt": propagation.blunt, "sharp": propagation.sharp}
+
+
+def by_definition(
+    nodes: np.ndarray, gamma: float, targets: np.ndarray, classes: int, alpha: float = 0.5, *, balanced: bool = False
+) -> np.ndarray:
+    """Shares of (I − α S)⁻¹ Y, all in float64; the first nodes are labelled. Balanced, columns of Y sum to one."""
     weights = np.exp(-gamma * np.square(nodes[:, None] - nodes).sum(2))
     np.fill_diagonal(weights, 0)
     roots = np.sqrt(weights.sum(1))
     given = np.zeros((len(nodes), classes))
-    given[np.arange(len(targets)), targets] = 1
-    found = np.linalg.solve(np.eye(len(nodes)) - 0.5 * weights / np.outer(roots, roots), given)
+    given[np.arange(len(targets)), targets] = 1 / np.bincount(targets)[targets] if balanced else 1
+    found = np.linalg.solve(np.eye(len(nodes)) - alpha * weights / np.outer(roots, roots), given)
     return found / found.sum(1, keepdims=True)
 
 
@@ -66,44 +82,160 @@ def committee_of(classifier: Classifier) -> Committee:
     return classifier.network
 
 
-def smoother_of(classifier: Classifier) -> KernelSmoother:
+def propagation_of(classifier: Classifier) -> LabelPropagation:
     companion = committee_of(classifier).companion
-    assert isinstance(companion, KernelSmoother)
+    assert isinstance(companion, LabelPropagation)
     return companion
 
 
 # What is spread ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("patch", [1, 3, 7])
 @pytest.mark.parametrize("counts", [[8, 8], [70, 2, 1], [5] * 9, [1] * 3], ids=str)
-def test_nodes_get_the_shares_that_the_definition_and_scikit_learn_give_them(counts: list[int], patch: int):
+def test_nodes_get_the_shares_that_the_definition_and_scikit_learn_give_them(counts: list[int], patch: int, view: str):
     """scikit-learn's graph has no edge of a node to itself, either; its (1 − α) falls out of the shares."""
-    settings = Settings(patch=patch)
+    settings, alpha = Settings(patch=patch), VIEWS[view]
     task = task_of(*scene_of(counts), settings)
-    smoother = propagate_labels(task, settings, patch)
-    nodes = nodes_of(task, patch)
+    smoother = smoothers_of(propagate_labels(task, settings, patch))[view]
+    nodes = seen_by(view, task, patch)
     assert torch.equal(smoother.support, nodes)
     assert len(nodes) == SIDE * SIDE
     exact, targets = nodes.double().numpy(), task.targets.numpy()
     gamma = float(smoother.gamma)
     assert gamma == pytest.approx(60 / (BANDS * exact.var(0).mean()), rel=1e-6)
-    # Rounded to float32 at last, 6e-8 of a share of 1 at most; the matrix' condition is at most 3.
-    expected = by_definition(exact, gamma, targets, len(counts))
+    # Rounded to float32 at last, 6e-8 of a share of 1 at most; the matrix' condition is at most 3, or 19 of the sharp view.
+    expected = by_definition(exact, gamma, targets, len(counts), alpha)
     np.testing.assert_allclose(smoother.shares.numpy(), expected, rtol=0, atol=1e-7)
-    options: dict[str, Any] = {"kernel": "rbf", "gamma": gamma, "alpha": 0.5, "max_iter": 1000, "tol": 0}
+    options: dict[str, Any] = {"kernel": "rbf", "gamma": gamma, "alpha": alpha, "max_iter": 1000, "tol": 0}
     spreading = LabelSpreading(**options)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # after 1000 halvings nothing changes, which tol 0 never is
+        warnings.simplefilter("ignore", ConvergenceWarning)  # after 1000 steps nothing changes, which tol 0 never is
         spreading.fit(exact, np.concatenate([targets, np.full(len(nodes) - len(targets), -1)]))
     np.testing.assert_allclose(smoother.shares.numpy(), spreading.label_distributions_, rtol=0, atol=1e-7)
 
 
+def of_a_sharper_whitening(scene: xr.DataArray, task: Task, settings: Settings, area: np.ndarray, patch: int) -> Tensor:
+    """The nodes, of the scene whitened anew with a tenth of ε; what is learned is learned from the pixels of an area `(H, W)`."""
+    pixels = Pixels.from_scene(scene, np.arange(len(scene)))
+    sharper = settings.replace(whitening_epsilon=settings.whitening_epsilon / 10)
+    transform = learn_transform(pixels.values, pixels.at(area), pixels.neighbour_pairs(area), sharper)
+    return nodes_of(task, patch, pixels.with_values(transform(pixels.values)))
+
+
+@pytest.mark.parametrize("side", ["whole scene", "training side"])
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01])
 @pytest.mark.parametrize("patch", [1, 3])
-def test_labelled_pixels_keep_their_own_class_and_shares_sum_to_one(patch: int):
+def test_sharp_nodes_are_those_of_a_scene_whitened_with_a_tenth_of_epsilon_but_for_an_offset(
+    halved: Data, patch: int, epsilon: float, side: str
+):
+    scene, labels, split = halved
+    settings = Settings(patch=patch, whitening_epsilon=epsilon, statistics_from="training side")
+    used = split if side == "training side" else None
+    area = np.ones(labels.shape, bool) if used is None else used.training_side
+    task = task_of(scene, labels, settings, used)
+    propagation = propagate_labels(task, settings, patch)
+    off, blunt = (
+        seen - of_a_sharper_whitening(scene, task, settings, area, patch)
+        for seen in (propagation.sharp.support, propagation.blunt.support)
+    )
+    # Values are up to 5, and both matrices are rounded to float32.
+    torch.testing.assert_close(off, off.mean(0).expand_as(off), rtol=0, atol=1e-5)
+    assert (blunt - blunt.mean(0)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_pixels_asked_are_seen_as_the_nodes_are(halved: Data, patch: int):
+    scene, labels, split = halved
+    settings = Settings(patch=patch)
+    task = task_of(scene, labels, settings, split)
+    propagation = propagate_labels(task, settings, patch)
+    x = inputs_of(task, patch)
+    blunt, sharp, _ = propagation.judge(x)
+    means = patch_means(task.normalised.pixels, torch.arange(len(x)), patch)
+    for found, smoother, seen in (
+        (blunt, propagation.blunt, means),
+        (sharp, propagation.sharp, means @ propagation.sharpening),
+    ):
+        torch.testing.assert_close(found.exp(), smoother(seen).exp(), rtol=0, atol=1e-4)
+    assert not torch.equal(blunt, sharp)
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_standardised_spectra_are_sharp_as_they_are(patch: int):
+    settings = Settings(patch=patch, normalisation="standard")
+    task = task_of(*scene_of([9, 2, 1, 5]), settings)
+    propagation = propagate_labels(task, settings, patch)
+    assert torch.equal(propagation.sharpening, torch.eye(BANDS))
+    assert torch.equal(propagation.sharp.support, propagation.blunt.support)
+    assert torch.equal(propagation.sharp.gamma, propagation.blunt.gamma)
+    assert not torch.equal(propagation.sharp.shares, propagation.blunt.shares)  # as what neighbours say counts for more
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(
+    "rare_classes", ["as drawn", "balanced batches", "balanced loss", "logit adjustment", "prior correction"]
+)
+def test_classes_spread_as_much_as_each_other_only_if_something_is_done_for_rare_ones(rare_classes: str, view: str):
+    settings = Settings(patch=1, rare_classes=rare_classes)
+    task = task_of(*scene_of([70, 2, 9], noise=2.0), settings)
+    smoother = smoothers_of(propagate_labels(task, settings, 1))[view]
+    nodes, targets = seen_by(view, task, 1).double().numpy(), task.targets.numpy()
+    expected, other = (
+        by_definition(nodes, float(smoother.gamma), targets, 3, VIEWS[view], balanced=balanced)
+        for balanced in (rare_classes != "as drawn", rare_classes == "as drawn")
+    )
+    np.testing.assert_allclose(smoother.shares.numpy(), expected, rtol=0, atol=1e-7)  # rounded to float32
+    assert (expected.argmax(1) != other.argmax(1)).any()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("patch", [1, 3])
+def test_nodes_know_how_far_they_are_from_the_nearest_other_one(patch: int, view: str):
     settings = Settings(patch=patch)
     task = task_of(*scene_of([9, 2, 1, 5]), settings)
-    smoother = propagate_labels(task, settings, patch)
+    propagation = propagate_labels(task, settings, patch)
+    smoother, nodes = smoothers_of(propagation)[view], seen_by(view, task, patch).double()
+    distances = (nodes[:, None] - nodes).square().sum(2).sqrt() + torch.diag(torch.full((len(nodes),), torch.inf))
+    torch.testing.assert_close(smoother.spacing.double(), distances.amin(1), rtol=1e-3, atol=0)
+    assert (propagation.judge(inputs_of(task, patch))[2] == 1).all()  # every pixel is a node
+
+
+def test_equal_nodes_make_no_pixel_remote_that_equals_them():
+    settings = Settings(patch=1)
+    scene, labels = scene_of([5] * 4, noise=0.3)
+    scene.values[:, :, 1:] = scene.values[:, :, :1]  # every spectrum in a row is the same
+    task = task_of(scene, labels, settings)
+    propagation = propagate_labels(task, settings, 1)
+    assert all((smoother.spacing > 0).all() for smoother in smoothers_of(propagation).values())
+    assert (propagation.blunt.judge(inputs_of(task, 1))[1] <= 1).all()
+    assert (propagation.judge(inputs_of(task, 1))[2] == 1).all()
+
+
+def test_pixels_of_a_class_unlike_all_nodes_are_less_familiar(halved: Data):
+    scene, labels, split = halved
+    other = scene.copy(deep=True)
+    other.values[:, ~split.training_side] *= np.linspace(0.5, 2, len(scene))[:, None].astype(np.float32)
+    settings = Settings(patch=1, statistics_from="training side")
+    found = []
+    for seen in (scene, other):
+        task = task_of(seen, labels, settings, split)
+        familiarity = propagate_labels(task, settings, 1).judge(inputs_of(task, 1))[2][:, 0]
+        inside = torch.isin(torch.arange(len(familiarity)), task.training_side)
+        assert (familiarity[inside] == 1).all()
+        assert ((familiarity > 0) & (familiarity <= 1)).all()
+        found.append(familiarity[~inside].median())
+    assert found[0] > 0.3
+    assert found[1] < 0.01
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("patch", [1, 3])
+def test_labelled_pixels_keep_their_own_class_and_shares_sum_to_one(patch: int, view: str):
+    settings = Settings(patch=patch)
+    task = task_of(*scene_of([9, 2, 1, 5]), settings)
+    smoother = smoothers_of(propagate_labels(task, settings, patch))[view]
     assert smoother.shares[: len(task.targets)].argmax(1).tolist() == task.targets.tolist()
     assert (smoother.shares >= 0).all()
     torch.testing.assert_close(smoother.shares.sum(1), torch.ones(SIDE * SIDE), rtol=0, atol=1e-6)
@@ -113,24 +245,29 @@ def test_labelled_pixels_keep_their_own_class_and_shares_sum_to_one(patch: int):
 def test_pixels_that_are_nodes_are_told_the_class_that_is_spread_to_them(patch: int):
     settings = Settings(patch=patch)
     task = task_of(*scene_of([5] * 4, noise=0.3), settings)
-    smoother = propagate_labels(task, settings, patch)
-    found = smoother(inputs_of(task, patch)).exp()
-    torch.testing.assert_close(found.sum(1), torch.ones(SIDE * SIDE), rtol=0, atol=SUM)
-    assert found[task.positions].argmax(1).tolist() == task.targets.tolist()
+    propagation = propagate_labels(task, settings, patch)
+    x = inputs_of(task, patch)
+    blunt, sharp, _ = propagation.judge(x)
+    for logits in (blunt, sharp, propagation(x)):
+        found = logits.exp()
+        torch.testing.assert_close(found.sum(1), torch.ones(SIDE * SIDE), rtol=0, atol=SUM)
+        assert found[task.positions].argmax(1).tolist() == task.targets.tolist()
 
 
-def spread(places: list[float], targets: list[int], classes: int = 3) -> Tensor:
-    return _spread(torch.tensor(places)[:, None], 1.0, torch.tensor(targets), classes)
+def spread(places: list[float], targets: list[int], alpha: float, classes: int = 3) -> Tensor:
+    return _spread(torch.tensor(places)[:, None], 1.0, torch.tensor(targets), classes, alpha)
 
 
-def test_a_node_that_no_label_reaches_may_be_of_any_class():
-    alone = spread([0.0, 1.0, 0.5, 1e3, 1e3 + 1, 1e6], [0, 2])[3:]
+@pytest.mark.parametrize("alpha", VIEWS.values())
+def test_a_node_that_no_label_reaches_may_be_of_any_class(alpha: float):
+    alone = spread([0.0, 1.0, 0.5, 1e3, 1e3 + 1, 1e6], [0, 2], alpha)[3:]
     torch.testing.assert_close(alone, torch.full((3, 3), 1 / 3))
 
 
+@pytest.mark.parametrize("alpha", VIEWS.values())
 @pytest.mark.parametrize("apart", [1.0, 5.0, 15.0, 18.0, 19.0, 19.2, 27.0, 28.0, 1e3])
-def test_however_weakly_a_label_reaches_a_node_its_shares_sum_to_one(apart: float):
-    found = spread([0.0, 0.01, apart, apart + 0.01, 2 * apart, 2 * apart + 0.01], [0, 1], classes=2)
+def test_however_weakly_a_label_reaches_a_node_its_shares_sum_to_one(apart: float, alpha: float):
+    found = spread([0.0, 0.01, apart, apart + 0.01, 2 * apart, 2 * apart + 0.01], [0, 1], alpha, classes=2)
     assert found.isfinite().all()
     torch.testing.assert_close(found.sum(1), torch.ones(6), rtol=0, atol=1e-6)
 
@@ -169,7 +306,9 @@ def test_spectra_of_the_test_side_have_no_influence(small_scene: xr.DataArray, s
         propagate_labels(task_of(scene, small_labels, settings, split), settings, patch)
         for scene in (small_scene, other)
     )
-    assert len(first.support) == (split.training_side & np.isfinite(small_scene.values).all(0)).sum()
+    assert (
+        first.size == len(first.blunt.support) == (split.training_side & np.isfinite(small_scene.values).all(0)).sum()
+    )
     assert same_tensors(first, second)
     other.values[:, split.training_side] *= 3
     changed = propagate_labels(task_of(other, small_labels, settings, split), settings, patch)
@@ -197,7 +336,8 @@ def test_no_more_pixels_than_set_are_nodes_and_every_class_has_one(
     counts, settings = [40, 30, 5], Settings(patch=1)
     task = task_of(*scene_of(counts), settings)
     values = task.normalised.pixels.values
-    smoother = propagate_labels(task, settings, 1)
+    propagation = propagate_labels(task, settings, 1)
+    smoother = propagation.blunt
     position = {tuple(spectrum): number for number, spectrum in enumerate(values.tolist())}
     found = [position[tuple(spectrum)] for spectrum in smoother.support.tolist()]
     target = dict(zip(task.positions.tolist(), task.targets.tolist(), strict=True))
@@ -207,15 +347,19 @@ def test_no_more_pixels_than_set_are_nodes_and_every_class_has_one(
     assert labelled - len(counts) < len(chosen) <= labelled  # shares are rounded down
     assert set(chosen) == {0, 1, 2}
     assert len(found) == max(len(chosen), min(nodes, SIDE * SIDE - sum(counts) + len(chosen)))
-    expected = by_definition(values[found].double().numpy(), float(smoother.gamma), np.array(chosen), len(counts))
-    np.testing.assert_allclose(smoother.shares.numpy(), expected, rtol=0, atol=1e-7)
+    sharp = values[found] @ propagation.sharpening
+    torch.testing.assert_close(propagation.sharp.support, sharp, rtol=0, atol=1e-5)  # the same pixels
+    for view, smoother in smoothers_of(propagation).items():
+        spectra, gamma = smoother.support.double().numpy(), float(smoother.gamma)
+        expected = by_definition(spectra, gamma, np.array(chosen), len(counts), VIEWS[view])
+        np.testing.assert_allclose(smoother.shares.numpy(), expected, rtol=0, atol=1e-7)
 
 
 def test_the_seed_decides_which_of_many_pixels_are_nodes(monkeypatch: pytest.MonkeyPatch):
     settings = Settings(patch=3)
     task = task_of(*scene_of([20, 20, 20]), settings)
 
-    def found(seed: int) -> KernelSmoother:
+    def found(seed: int) -> LabelPropagation:
         return propagate_labels(task, settings.replace(seed=seed), 3)
 
     assert same_tensors(found(0), found(1))
@@ -246,10 +390,12 @@ def test_classes_in_another_order_get_the_same_shares(patch: int):
     task = task_of(*scene_of([9, 2, 1, 5]), settings)
     order = torch.tensor([2, 0, 3, 1])
     renumbered = propagate_labels(dataclasses.replace(task, targets=order[task.targets]), settings, patch)
-    smoother = propagate_labels(task, settings, patch)
-    torch.testing.assert_close(renumbered.shares[:, order], smoother.shares, rtol=0, atol=1e-7)
+    propagation = propagate_labels(task, settings, patch)
+    for view, smoother in smoothers_of(propagation).items():
+        found = smoothers_of(renumbered)[view].shares
+        torch.testing.assert_close(found[:, order], smoother.shares, rtol=0, atol=1e-7)
     x = inputs_of(task, patch)
-    torch.testing.assert_close(renumbered(x).exp()[:, order], smoother(x).exp(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(renumbered(x).exp()[:, order], propagation(x).exp(), rtol=0, atol=1e-6)
 
 
 # Scenes that are hard to learn from --------------------------------------------------------------
@@ -267,6 +413,8 @@ def test_classes_in_another_order_get_the_same_shares(patch: int):
         ("four bands", [4, 4, 4], 4),
         ("one band", [4, 4, 4], 1),
         ("more bands than pixels", [2, 2, 2], 300),
+        ("more bands than pixels to learn whitening from", [2, 2], BANDS),
+        ("constant bands", [4, 4, 4], BANDS),
         ("one label each", [1, 1], BANDS),
         ("one label each", [1] * 24, BANDS),
         ("labels everywhere", [100, 100, 56], BANDS),
@@ -280,15 +428,22 @@ def test_a_hard_scene_gives_probabilities_and_no_warning(
         scene.values[:] = scene.values[:, :1, :1]
     if what == "a constant band":
         scene.values[5] = 0.37
+    if what == "constant bands":
+        scene.values[1:] = scene.values[1:, :1, :1]
     if what == "an outlier":
         scene.values[:, 3, 3] = 1e6
-    settings = Settings(patch=patch, normalisation=normalisation)
+    few = what.endswith("to learn whitening from")
+    statistics_from = "training pixels" if few else "training side"
+    settings = Settings(patch=patch, normalisation=normalisation, statistics_from=statistics_from)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        smoother = propagate_labels(task := task_of(scene, labels, settings), settings, patch)
-        found = smoother(inputs_of(task, patch)).exp()
-    assert all(buffer.isfinite().all() for buffer in smoother.buffers())
-    for shares in (smoother.shares, found):
+        propagation = propagate_labels(task := task_of(scene, labels, settings), settings, patch)
+        x = inputs_of(task, patch)
+        blunt, sharp, familiarity = propagation.judge(x)
+        found = [logits.exp() for logits in (blunt, sharp, propagation(x))]
+    assert all(buffer.isfinite().all() for buffer in propagation.buffers())
+    assert ((familiarity > 0) & (familiarity <= 1)).all()
+    for shares in (propagation.blunt.shares, propagation.sharp.shares, *found):
         assert shares.shape == (SIDE * SIDE, len(counts))
         torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)), rtol=0, atol=SUM)
 
@@ -298,8 +453,10 @@ def test_spectra_that_are_all_the_same_may_be_of_any_class_that_has_as_many_labe
     scene.values[:] = scene.values[:, :1, :1]
     settings = Settings(patch=1)
     task = task_of(scene, labels, settings)
-    found = propagate_labels(task, settings, 1)(inputs_of(task, 1)).exp()
-    torch.testing.assert_close(found, torch.full_like(found, 0.5), rtol=0, atol=1e-5)
+    propagation = propagate_labels(task, settings, 1)
+    blunt, sharp, _ = propagation.judge(x := inputs_of(task, 1))
+    for logits in (blunt, sharp, propagation(x)):
+        torch.testing.assert_close(logits.exp(), torch.full_like(logits, 0.5), rtol=0, atol=1e-5)
 
 
 # When it decides ---------------------------------------------------------------------------------
@@ -323,14 +480,14 @@ def test_labels_are_few_where_half_the_classes_have_fewer_than_they_are_filled_u
     settings = Settings(patch=1, pseudo_labels=wanted)
     task = task_of(*scene_of(counts), settings)
     assert labels_are_few(task, settings) == few
-    assert isinstance(learn_companion(task, settings, 1), KernelSmoother) == few
+    assert isinstance(learn_companion(task, settings, 1), LabelPropagation) == few
 
 
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({}, KernelSmoother),
-        ({"companion": "label propagation", "pseudo_labels": 5}, KernelSmoother),
+        ({}, LabelPropagation),
+        ({"companion": "label propagation", "pseudo_labels": 5}, LabelPropagation),
         ({"companion": "support vectors"}, SupportVectorMachine),
         ({"companion": "none"}, None),
         ({"pseudo_labels": 4}, None),
@@ -357,19 +514,38 @@ def test_a_companion_that_is_not_known_is_refused(value: Any):
         Settings(companion=value)
 
 
+class Part(nn.Module):
+    """Logits of one view of label propagation, or of its familiarity f as if probabilities were f, 1 − f and 0."""
+
+    def __init__(self, propagation: LabelPropagation, number: int) -> None:
+        super().__init__()
+        self.propagation, self.number = propagation, number
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.propagation.judge(x)[self.number]
+        return torch.cat([found, 1 - found, 0 * found], 1).log() if self.number == 2 else found
+
+
 @pytest.mark.parametrize("patch", [1, 3])
-def test_the_classifiers_probabilities_are_the_mean_of_networks_and_propagations(
-    data: Data, quick: Settings, small_scene: xr.DataArray, patch: int
+def test_the_classifiers_probabilities_are_the_weighted_mean_of_networks_and_both_views(
+    halved: Data, quick: Settings, patch: int
 ):
-    classifier = fit(*data, quick, device="cpu", patch=patch)
-    both = classifier.predict_proba(small_scene).values
-    network, smoother = (
-        dataclasses.replace(classifier, network=member).predict_proba(small_scene).values
-        for member in (committee_of(classifier).network, smoother_of(classifier))
-    )
+    classifier = fit(*halved, quick, device="cpu", patch=patch)
+    committee, propagation = committee_of(classifier), propagation_of(classifier)
+
+    def given_by(member: nn.Module) -> np.ndarray:
+        return dataclasses.replace(classifier, network=member, sets=None).predict_proba(halved[0]).values
+
+    network, blunt, sharp, familiarity = map(given_by, (committee.network, *(Part(propagation, n) for n in range(3))))
+    f = familiarity[0]
+    expected = f * network / 4 + f * sharp / 2 + (1 - 3 / 4 * f) * blunt
     # Through logarithms and back in float32.
-    np.testing.assert_allclose(both, (network + smoother) / 2, rtol=5e-6)
-    assert np.nanmax(np.abs(network - smoother)) > 0.1
+    np.testing.assert_allclose(given_by(committee), expected, rtol=5e-6)
+    np.testing.assert_allclose(classifier.predict_proba(halved[0]).values, expected, rtol=5e-6)
+    alone = 2 / 3 * f * sharp + (1 - 2 / 3 * f) * blunt
+    np.testing.assert_allclose(given_by(propagation), alone, rtol=5e-6, atol=1e-30)
+    for member, other in ((network, blunt), (blunt, sharp), (f, 1)):
+        assert np.nanmax(np.abs(member - other)) > 0.1
 
 
 def test_a_map_is_what_network_and_propagation_predict(
@@ -394,13 +570,14 @@ def test_the_card_tells_how_many_nodes_there_are_and_what_they_cost(data: Data, 
     whole, bare = (
         fit(*data, quick, patch=patch, companion=kind, device="cpu") for kind in ("label propagation", "none")
     )
-    nodes, bands = smoother_of(whole).support.shape
+    nodes, bands = propagation_of(whole).blunt.support.shape
+    assert propagation_of(whole).sharp.support.shape == (nodes, bands)
     assert nodes == np.isfinite(data[0].values).all(0).sum()
     assert bands == len(whole.card["bands"]["used"])
     assert whole.card["model"]["companion"] == {"kind": "label propagation", "size": nodes}
     assert bare.card["model"]["companion"] is None
     more = whole.card["model"]["multiply_accumulates"] - bare.card["model"]["multiply_accumulates"]
-    assert more == nodes * bands + nodes * len(whole.classes)
+    assert more == 2 * (nodes * bands + nodes * len(whole.classes)) + bands * bands  # two views, and the sharpening
     assert whole.card["model"]["parameters"] == bare.card["model"]["parameters"]
 
 
@@ -412,7 +589,7 @@ def test_a_classifier_with_label_propagation_is_read_as_it_was_written(
     classifier.save(tmp_path / "model.safetensors")
     again = Classifier.load(tmp_path / "model.safetensors", "cpu")
     assert again.card == classifier.card
-    assert same_tensors(smoother_of(again), smoother_of(classifier))
+    assert same_tensors(propagation_of(again), propagation_of(classifier))
     xr.testing.assert_identical(again.predict_proba(small_scene), classifier.predict_proba(small_scene))
     assert bytes_of(again) == (tmp_path / "model.safetensors").read_bytes()
 
@@ -424,7 +601,8 @@ def file(data: Data, quick: Settings, tmp_path: Path) -> Path:
     return tmp_path / "propagating.safetensors"
 
 
-SMOOTHER = "network.companion."
+PROPAGATION = "network.companion."
+OLDER = ("gamma", "support", "shares")  # of a smoother when there was but one
 WRONG: dict[str, Callable[[Any, dict[str, Tensor]], object]] = {
     "one node more": lambda model, _: model["companion"].update(size=model["companion"]["size"] + 1),
     "one node less": lambda model, _: model["companion"].update(size=model["companion"]["size"] - 1),
@@ -440,15 +618,30 @@ WRONG: dict[str, Callable[[Any, dict[str, Tensor]], object]] = {
     "null": lambda model, _: model.update(companion=None),
     "left out": lambda model, _: model.pop("companion"),
     "a word": lambda model, _: model.update(companion="label propagation"),
-    "a node less of shares": lambda _, t: t.update({f"{SMOOTHER}shares": t[f"{SMOOTHER}shares"][1:]}),
-    "a class less": lambda _, t: t.update({f"{SMOOTHER}shares": t[f"{SMOOTHER}shares"][:, 1:]}),
-    "a band less": lambda _, t: t.update({f"{SMOOTHER}support": t[f"{SMOOTHER}support"][:, 1:]}),
-    "many gammas": lambda _, t: t.update({f"{SMOOTHER}gamma": t[f"{SMOOTHER}gamma"].expand(3)}),
-    "float64": lambda _, t: t.update({f"{SMOOTHER}support": t[f"{SMOOTHER}support"].double()}),
-    "no gamma": lambda _, t: t.pop(f"{SMOOTHER}gamma"),
-    "a stranger": lambda _, t: t.update({f"{SMOOTHER}mean": torch.zeros(3)}),
-    "NaN": lambda _, t: t[f"{SMOOTHER}support"].fill_(torch.nan),
-    "infinity": lambda _, t: t[f"{SMOOTHER}gamma"].fill_(torch.inf),
+    "a stranger": lambda _, t: t.update({f"{PROPAGATION}mean": torch.zeros(3)}),
+    "an older one": lambda _, t: [
+        t.update({f"{PROPAGATION}{name}": t.pop(f"{PROPAGATION}blunt.{name}")}) for name in OLDER
+    ],
+    "one view": lambda _, t: [t.pop(name) for name in list(t) if name.startswith(f"{PROPAGATION}sharp.")],
+    "no sharpening": lambda _, t: t.pop(f"{PROPAGATION}sharpening"),
+    "a sharpening of fewer bands": lambda _, t: t.update(
+        {f"{PROPAGATION}sharpening": t[f"{PROPAGATION}sharpening"][1:]}
+    ),
+    "NaN in sharpening": lambda _, t: t[f"{PROPAGATION}sharpening"].fill_(torch.nan),
+}
+WRONG_VIEW: dict[str, Callable[[str, dict[str, Tensor]], object]] = {
+    "a node less of shares": lambda view, t: t.update({f"{view}shares": t[f"{view}shares"][1:]}),
+    "a class less": lambda view, t: t.update({f"{view}shares": t[f"{view}shares"][:, 1:]}),
+    "a band less": lambda view, t: t.update({f"{view}support": t[f"{view}support"][:, 1:]}),
+    "a node less of spacing": lambda view, t: t.update({f"{view}spacing": t[f"{view}spacing"][1:]}),
+    "no spacing": lambda view, t: t.pop(f"{view}spacing"),
+    "infinite spacing": lambda view, t: t[f"{view}spacing"].fill_(torch.inf),
+    "many gammas": lambda view, t: t.update({f"{view}gamma": t[f"{view}gamma"].expand(3)}),
+    "float64": lambda view, t: t.update({f"{view}support": t[f"{view}support"].double()}),
+    "no gamma": lambda view, t: t.pop(f"{view}gamma"),
+    "a stranger": lambda view, t: t.update({f"{view}mean": torch.zeros(3)}),
+    "NaN": lambda view, t: t[f"{view}support"].fill_(torch.nan),
+    "infinity": lambda view, t: t[f"{view}gamma"].fill_(torch.inf),
 }
 
 
@@ -456,6 +649,15 @@ WRONG: dict[str, Callable[[Any, dict[str, Tensor]], object]] = {
 def test_a_file_whose_label_propagation_does_not_fit_its_card_is_refused(file: Path, wrong: str):
     rewrite(file, WRONG[wrong])
     with pytest.raises(ClassifierError) as refused:
+        Classifier.load(file, "cpu")
+    assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("wrong", WRONG_VIEW)
+def test_a_file_of_which_a_view_does_not_fit_the_card_is_refused(file: Path, wrong: str, view: str):
+    rewrite(file, lambda _, tensors: WRONG_VIEW[wrong](f"{PROPAGATION}{view}.", tensors))
+    with pytest.raises(ClassifierError, match=rf"network\.companion\.{view}\.") as refused:
         Classifier.load(file, "cpu")
     assert str(file) in str(refused.value)
 
@@ -490,10 +692,10 @@ def test_label_propagation_is_one_of_a_rounds_three_teachers(
     fit(*data, taught, device="cpu")
     asked: list[int] = []
 
-    def nothing(task: Task, _: Settings, patch: int) -> KernelSmoother:
-        """A smoother of equal shares."""
+    def nothing(task: Task, _: Settings, patch: int) -> LabelPropagation:
+        """Label propagation of equal shares."""
         asked.append(patch)
-        return KernelSmoother(task.normalised.pixels.values.shape[1], len(task.classes), 1)
+        return LabelPropagation(task.normalised.pixels.values.shape[1], len(task.classes), 1)
 
     with monkeypatch.context() as patched:
         patched.setattr(self_training, "propagate_labels", nothing)
@@ -522,7 +724,7 @@ def test_as_companion_it_spreads_given_labels_and_not_those_of_teachers(data: Da
     alone = fit(*data, taught, self_training_rounds=0, device="cpu")
     after = fit(*data, taught, device="cpu")
     assert sum(after.card["self_training"]["pseudo_labels"].values()) > 0
-    assert same_tensors(smoother_of(after), smoother_of(alone))
+    assert same_tensors(propagation_of(after), propagation_of(alone))
 
 
 # Again and on ------------------------------------------------------------------------------------
@@ -547,7 +749,7 @@ def test_seeds_trained_together_have_the_propagation_of_each_alone(data: Data, t
     together = fit_seeds(scene, labels, {0: split, 5: split, 7: None}, taught, device="cpu")
     for seed, used in ((0, split), (5, split), (7, None)):
         alone = fit(scene, labels, used, taught, seed=seed, device="cpu")
-        assert same_tensors(smoother_of(together[seed]), smoother_of(alone))
+        assert same_tensors(propagation_of(together[seed]), propagation_of(alone))
         assert bytes_of(together[seed]) == bytes_of(alone)
 
 
@@ -560,11 +762,11 @@ def test_a_training_that_goes_on_from_a_checkpoint_comes_to_the_same_file(
     assert bytes_of(resumed) == bytes_of(fit(*data, taught, device="cpu"))
 
 
-def pressing_ctrl_c(how: str, *, at: int = 1) -> Callable[..., KernelSmoother]:
+def pressing_ctrl_c(how: str, *, at: int = 1) -> Callable[..., LabelPropagation]:
     """Label propagation during which Ctrl-C is pressed when it is called for the so-manieth time."""
     calls = 0
 
-    def pressed(*arguments: Any) -> KernelSmoother:
+    def pressed(*arguments: Any) -> LabelPropagation:
         nonlocal calls
         calls += 1
         if calls == at and how == "raised":

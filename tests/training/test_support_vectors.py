@@ -166,14 +166,15 @@ def test_the_likeliest_classes_of_training_pixels_are_their_own(patch: int):
     assert (found.argmax(1) == task.targets).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("rare_classes", ["balanced batches", "balanced loss", "logit adjustment", "prior correction"])
 @pytest.mark.parametrize("classes", [2, 4])
-def test_balanced_classes_weigh_the_same_however_many_labels_they_have(classes: int):
-    settings = Settings(patch=1, class_balanced=True)
+def test_balanced_classes_weigh_the_same_however_many_labels_they_have(classes: int, rare_classes: str):
+    settings = Settings(patch=1, rare_classes=rare_classes)
     task = task_of(*scene_of([70, *([3] * (classes - 1))], bands=2, noise=2.5), settings)
     balanced = learned(task, settings)
     svc, decisions, _ = by_scikit_learn(task, 1, class_weight="balanced")
     assert_decides_like(balanced, svc, decisions, means_of(task, 1))
-    assert not same_tensors(balanced, learned(task, settings.replace(class_balanced=False)))
+    assert not same_tensors(balanced, learned(task, settings.replace(rare_classes="as drawn")))
 
 
 # What it learns ----------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ def test_the_classifiers_probabilities_are_the_mean_of_networks_and_machines(
     classifier = fit(*data, quick, device="cpu", patch=patch)
     both = classifier.predict_proba(small_scene).values
     network, machine = (
-        dataclasses.replace(classifier, network=member).predict_proba(small_scene).values
+        dataclasses.replace(classifier, network=member, sets=None).predict_proba(small_scene).values
         for member in (network_of(classifier), machine_of(classifier))
     )
     # Through logarithms and back in float32.
@@ -341,7 +342,7 @@ def test_the_classifiers_probabilities_are_the_mean_of_networks_and_machines(
     assert np.nanmax(np.abs(network - machine)) > 0.1
 
 
-@pytest.mark.parametrize("changes", [{}, {"class_balanced": True}, {"patch": 1}, {"patch": 7}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"rare_classes": "balanced batches"}, {"patch": 1}, {"patch": 7}], ids=str)
 def test_a_classifier_with_machine_is_read_as_it_was_written(
     data: Data, quick: Settings, small_scene: xr.DataArray, tmp_path: Path, changes: dict[str, Any]
 ):

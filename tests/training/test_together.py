@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -159,7 +160,7 @@ def other_pixel_counts(labels: xr.DataArray) -> dict[int, Split]:
     [
         {},
         {"patch": 3},
-        {"mixup": 0.4, "class_balanced": True},
+        {"mixup": 0.4, "rare_classes": "balanced batches"},
     ],
     ids=str,
 )
@@ -170,6 +171,30 @@ def test_seeds_trained_together_learn_what_each_learns_alone(
     with joined():
         found = fit_seeds(*scene, splits, settings, device="cpu")
     assert_near(found, alone(scene, splits, settings))
+
+
+@pytest.mark.parametrize(
+    "rare_classes", ["as drawn", "balanced batches", "balanced loss", "logit adjustment", "prior correction"]
+)
+def test_seeds_trained_together_make_up_for_their_own_rare_classes(
+    scene: Scene, light: Settings, rare_classes: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SPECTRALMAMBA_SELF_CHECK", "1")
+    settings = light.replace(mixup=0.4, rare_classes=rare_classes)
+    rare = {0: 1, 5: 3}  # class that has but two training pixels
+    splits = {
+        seed: without_most_of(scene[1], split, rare[seed]) for seed, split in other_pixel_counts(scene[1]).items()
+    }
+    with joined():
+        found = fit_seeds(*scene, splits, settings, device="cpu")
+    assert_near(found, alone(scene, splits, settings))
+
+
+def without_most_of(labels: xr.DataArray, split: Split, class_id: int) -> Split:
+    train = split.train.copy()
+    rows, columns = np.nonzero(train & (labels.values == class_id))
+    train[rows[2:], columns[2:]] = False
+    return dataclasses.replace(split, train=train)
 
 
 def test_seeds_need_not_have_as_many_training_pixels_nor_the_same_normalisation(scene: Scene, light: Settings):
@@ -201,7 +226,7 @@ def test_how_many_steps_are_done_at_once_does_not_matter(
 
 def test_on_a_cpu_every_seed_is_trained_as_by_fit_byte_for_byte(scene: Scene, quick: Settings, bytes_of: Any):
     splits = other_pixel_counts(scene[1])
-    for changes in ({}, {"mixup": 0.4, "class_balanced": True, "statistics_from": "training pixels"}):
+    for changes in ({}, {"mixup": 0.4, "rare_classes": "balanced loss", "statistics_from": "training pixels"}):
         settings = quick.replace(**changes)
         assert_same(fit_seeds(*scene, splits, settings, device="cpu"), alone(scene, splits, settings), bytes_of)
 

@@ -97,6 +97,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "independence": words.independence(run.record),
         "calibration_error": _calibration_error(scores),
         "novelty": words.novelty(scores.get("novelty") or {}),
+        "prediction_sets": words.prediction_sets(scores.get("prediction_sets") or {}),
         "unclassified": scores.get("unclassified") or 0,
         "test_pixels": scores.get("test_pixels"),
         "pictures": all_pictures(run),

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
+from rasterio.windows import Window
 from scipy import ndimage
 
 from spectralmamba.report import words
-from spectralmamba.report.folder import RunFolder, open_raster
+from spectralmamba.report.folder import STRIP_ROWS, RunFolder, open_raster
 from spectralmamba.splits import TEST, TRAINING
 
 LONGEST_SIDE = 1200  # pixels: more than any column of the page shows
@@ -27,6 +28,14 @@ UNLABELLED = "#80808040"  # grey that lets a light and a dark page through
 CORRECT, WRONG = "#0072b2", "#e69f00"  # Okabe & Ito (2008), told apart by all kinds of colour vision
 TRAINING_GREY = "#808080d0"
 CIVIDIS = ("#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838")
+SET_COLORS = (
+    "#8b5fbf",
+    "#9cc3e0",
+    "#e69f00",
+    "#b5400b",
+)  # none, one, two, more; told apart in grey and on light and dark
+SET_MEANINGS = ("none", "one", "two", "three and more")
+SET_NODATA = 255
 CONFIDENCE_STEPS = 64  # colours of the ramp: finer steps are not seen and make the PNG large
 
 
@@ -78,9 +87,10 @@ class Absent:
 
 
 def all_pictures(run: RunFolder) -> list[Picture | Absent]:
-    """Scene, reference with the split, map, confidence and errors of a run, and novelty where it was mapped."""
+    """Scene, reference with the split, map, confidence and errors of a run, and novelty and set sizes where they were mapped."""
     novelty = [_novelty(run)] if run.has("map_novelty.tif") else []
-    return [_scene(run), _reference(run), _map(run), _confidence(run), *novelty, _errors(run)]
+    sets = [_set_sizes(run)] if run.has("map_set_size.tif") else []
+    return [_scene(run), _reference(run), _map(run), _confidence(run), *novelty, *sets, _errors(run)]
 
 
 def png_uri(picture: NDArray[np.uint8]) -> str:
@@ -282,6 +292,44 @@ def _novelty(run: RunFolder) -> Picture | Absent:
         caption=f"How unlike all classes: the share of the training side's pixels that are less so; {spread}.",
         ramp=Ramp(CIVIDIS, "0", "1"),
     )
+
+
+def _set_sizes(run: RunFolder) -> Picture | Absent:
+    title, name = "Prediction sets", "map_set_size.tif"
+    counts = _count_sizes(run, name)
+    total = int(counts.sum())
+    if total == 0:
+        return Absent(title, f"{name} holds no value, so there is no picture of the prediction sets.")
+    key = list(zip(SET_COLORS, SET_MEANINGS, strict=True))[: len(run.classes) + 1]
+    table = np.array([(0, 0, 0, 0), *(rgba(color) for color in SET_COLORS)], dtype=np.uint8)
+    sizes = _read_reduced(run, name).astype(int)
+    picture = table[np.where(sizes == SET_NODATA, 0, 1 + np.minimum(sizes, len(SET_COLORS) - 1))]
+    shares = [
+        f"{meaning} in {words.percent(held / total, 1)}"
+        for (_, meaning), held in zip(key, counts.tolist(), strict=False)
+        if held
+    ]
+    return Picture(
+        title,
+        png_uri(picture),
+        picture.shape[1],
+        picture.shape[0],
+        alt=f"How many classes are in the prediction set of each pixel: {', '.join(shares)} of {words.counted(total, 'pixel')}.",
+        caption=f"Classes in the set of each pixel, those that label propagation finds likely enough: {', '.join(shares)}.",
+        key=tuple(key),
+    )
+
+
+def _count_sizes(run: RunFolder, name: str) -> NDArray[np.int64]:
+    """Count the pixels of a layer with none, one, two and more classes in their set, at full resolution."""
+    counts = np.zeros(SET_NODATA + 1, dtype=np.int64)
+    with open_raster(run.path / name) as dataset:
+        height, width = dataset.shape
+        for top in range(0, height, STRIP_ROWS):
+            window = Window(0, top, width, min(STRIP_ROWS, height - top))  # pyright: ignore[reportCallIssue]
+            counts += np.bincount(dataset.read(1, window=window).ravel(), minlength=len(counts))
+    last = len(SET_COLORS) - 1
+    return np.append(counts[:last], counts[last:SET_NODATA].sum())
 
 
 def _read_reduced(run: RunFolder, name: str) -> NDArray[np.float64]:

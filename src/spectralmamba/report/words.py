@@ -75,7 +75,7 @@ def decimal_range(bounds: Any, digits: int = 3) -> str:
     return f"{decimal(bounds[0], digits)}–{decimal(bounds[1], digits)}"
 
 
-def _is_range(bounds: Any) -> bool:
+def _is_range(bounds: Any) -> TypeGuard[Sequence[float]]:
     return isinstance(bounds, Sequence) and len(bounds) == 2 and all(is_number(bound) for bound in bounds)
 
 
@@ -160,6 +160,52 @@ def novelty(found: Mapping[str, Any]) -> str:
     return (
         f"{percent(share, 1)} of the test pixels are less like any class than {percent(level, 0)} of the training side's pixels; "
         f"{percent(1 - level, 0)} would be if they were alike."
+    )
+
+
+def prediction_sets(found: Mapping[str, Any]) -> str:
+    """How often prediction sets hold the reference class, and how large they are; empty if there are none.
+
+    Args:
+        found: `prediction_sets` of the scores.
+    """
+    wanted, labels = found.get("coverage"), found.get("labels")
+    if not is_number(wanted):
+        return ""
+    name = f"{percent(wanted, 0)} prediction sets"
+    if found.get("threshold") == 0:
+        return f"{name}: {counted(labels, 'label')} left out in turn are too few to calibrate them, so each holds every class."
+    said = [
+        part
+        for part in (_coverage_clause(found.get("of_test") or {}, wanted), _sizes(found.get("of_map") or {}))
+        if part
+    ]
+    if not said:
+        return ""
+    how = {
+        "neighbouring labels together": ", calibrated on labels left out with their neighbours",
+        "labels one by one": ", calibrated on labels left out one by one",
+    }.get(str(found.get("left_out")), "")
+    return f"{name}: {'; '.join(said)}. They come from label propagation alone{how}."
+
+
+def _coverage_clause(of_test: Mapping[str, Any], wanted: float) -> str:
+    held, interval = of_test.get("held"), of_test.get("interval")
+    if not is_number(held) or not _is_range(interval):
+        return ""
+    judged = ", fewer than wanted" if interval[1] < wanted else ", more than wanted" if interval[0] > wanted else ""
+    between = f"{100 * interval[0]:.1f} to {percent(interval[1], 1)}"
+    return f"on the test pixels {percent(held, 1)} ({between}) hold the reference class{judged}"
+
+
+def _sizes(of_map: Mapping[str, Any]) -> str:
+    empty, single = of_map.get("share_empty"), of_map.get("share_single")
+    if not is_number(empty) or not is_number(single):
+        return ""
+    several = max(0.0, 1 - empty - single)
+    return (
+        f"{percent(single, 0)} of the map has exactly one class in its set, "
+        f"{percent(several, 0)} several, {percent(empty, 0)} none, where no class is likely enough"
     )
 
 

@@ -16,7 +16,10 @@ def map_command(
     model: ModelFile,
     scene: SceneFile,
     out: Annotated[
-        Path, typer.Option(help="GeoTIFF to write; confidence and novelty go beside it.", show_default=False)
+        Path,
+        typer.Option(
+            help="GeoTIFF to write; confidence, novelty and size of prediction sets go beside it.", show_default=False
+        ),
     ],
     tile: Annotated[int, typer.Option(help="Rows and columns that are classified at a time.", min=1)] = 512,
     variable: Variable = None,
@@ -39,5 +42,7 @@ def map_command(
     say_files(Map=files.classes, Confidence=files.confidence)
     if files.novelty is not None:
         say_files(Novelty=files.novelty)
+    if files.set_size is not None:
+        say_files(**{"Set size": files.set_size})
     if not files.georeferenced:
         console.print("The scene has no georeference, so the map has none.")

@@ -156,10 +156,13 @@ def _replaced(name: str, tensor: Tensor) -> Callable[[Card, dict[str, Tensor]], 
         (_replaced("novelty.levels", torch.zeros(1001, dtype=torch.float64)), "novelty.levels"),
         (_replaced("novelty.more", torch.zeros(1)), "novelty.more"),
         (_replaced("novelty.means", torch.full((3, 17), torch.nan)), "NaN"),
+        (_without("sets.threshold"), "sets.threshold"),
+        (_replaced("sets.threshold", torch.tensor(torch.nan)), "NaN"),
+        (_replaced("sets.more", torch.zeros(1)), "sets.more"),
     ],
     ids=["missing", "NaN", "infinity", "shape", "integer", "half", "network", "transform", "stranger", "NaN mean",
          "companion", "NaN companion", "no levels", "no means", "no projection", "levels", "means", "projection", "double",
-         "novelty", "NaN novelty"],
+         "novelty", "NaN novelty", "no threshold", "NaN threshold", "sets"],
 )  # fmt: skip
 def test_tensors_that_do_not_fit_the_card_are_refused(damage: Any, change: Any, told: str):
     assert told in str(assert_refused(damage(change)))
@@ -184,7 +187,7 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [deeper for key, part in inner for deeper in paths_of(part, (*path, key))]
 
 
-NEEDED = ("format", "classes", "bands", "model", "versions")
+NEEDED = ("format", "classes", "bands", "model", "versions", "prediction_sets")
 
 
 def test_a_card_without_any_of_its_keys_is_refused(classifier_file: Path):

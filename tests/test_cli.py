@@ -377,6 +377,34 @@ def test_a_map_of_a_classifier_without_novelty_and_sets_speaks_of_neither(
     assert names(tmp_path / "maps") == {"m.tif", "m.tif.aux.xml", "m_confidence.tif"}
 
 
+def test_set_sizes_of_an_earlier_map_are_kept_or_go_with_it(tmp_path: Path, trained: Path, example: Example) -> None:
+    without = Classifier.load(trained / "model.safetensors", "cpu")
+    without.sets, without.card["prediction_sets"] = None, None
+    without.save(tmp_path / "without.safetensors")
+    (tmp_path / "maps").mkdir()
+    earlier = tmp_path / "maps" / "m_set_size.tif"
+    earlier.write_text("of another map")
+    words = ("map", tmp_path / "without.safetensors", example.scene, "--out", tmp_path / "maps" / "m.tif")
+    assert_refused(command_line(*words), "m_set_size.tif", "--overwrite")
+    assert earlier.read_text() == "of another map"
+    assert command_line(*words, "--overwrite").code == 0
+    assert names(tmp_path / "maps") == {"m.tif", "m.tif.aux.xml", "m_confidence.tif", "m_novelty.tif"}
+
+
+def test_a_run_may_go_without_sets(tmp_path: Path, example: Example) -> None:
+    for coverage, layer in ((0.5, {"map_set_size.tif"}), (0, set())):
+        words = ("run", example.scene, example.labels, "--out", tmp_path / "out", *QUICK, "--overwrite")
+        answer = command_line(*words, "--set", f"set_coverage={coverage}")
+        assert answer.code == 0, answer
+        assert names(tmp_path / "out") == RUN_FILES - {"map_set_size.tif"} | layer
+
+
+def test_help_of_map_names_every_layer() -> None:
+    said = " ".join(command_line("map", "--help").out.replace("│", " ").split())
+    for layer in ("confidence", "novelty", "set size"):
+        assert layer in said.split("--tile")[0]
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_map_of_a_scene_without_georeference_says_so(tmp_path: Path, trained: Path, example: Example) -> None:
     np.save(tmp_path / "cube.npy", np.nan_to_num(example.cube.transpose(1, 2, 0)))

@@ -20,6 +20,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from spectralmamba import Classifier, Settings, fit, map_scene, mapping, simulate_scene
+from spectralmamba.classifier import Tile
 from spectralmamba.errors import ClassifierError, OutputError
 from spectralmamba.mapping import MapFiles
 
@@ -70,6 +71,8 @@ def test_tiles_of_any_size_give_the_same_map(
     (at_once,) = classifier.tiles(small_scene)
     assert at_once.novelty is not None
     np.testing.assert_allclose(read(written(files)[2]), at_once.novelty, rtol=0, atol=1.5e-3)  # one level of a thousand
+    sizes = np.where(whole.values > 0, classifier.predict_sets(small_scene).values.sum(0), mapping.SET_SIZE_NODATA)
+    np.testing.assert_array_equal(read(written(files)[3]), sizes)
     assert files.pixels == (whole.values > 0).sum()
     assert done[-1] == (144, 144)
     assert np.all(np.diff([now for now, _ in done]) > 0)
@@ -97,6 +100,37 @@ def test_nodata_of_the_scene_is_nodata_of_all_maps(classifier: Classifier, small
         assert found[valid].max() <= 1
 
 
+def test_an_empty_set_is_no_nodata(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
+    assert classifier.sets is not None
+    classifier.sets.threshold.fill_(1.1)
+    files = map_scene(classifier, small_scene, tmp_path / "map.tif")
+    valid = np.isfinite(small_scene.values).all(0)
+    with rasterio.open(written(files)[3]) as sizes:
+        assert (sizes.nodata, sizes.dtypes) == (255, ("uint8",))
+        np.testing.assert_array_equal(sizes.read(1), np.where(valid, 0, 255))
+        np.testing.assert_array_equal(sizes.read_masks(1) > 0, valid)
+
+
+@pytest.mark.parametrize(("classes", "counted"), [(1, 1), (254, 254), (255, 254), (300, 254)])
+def test_a_set_of_as_many_classes_as_nodata_is_not_taken_for_it(classes: int, counted: int):
+    everything, square = np.ones((classes, 1, 2), bool), slice(0, 1)
+    tile = Tile(square, slice(0, 2), np.array([[7, 0]], np.uint16), np.zeros((classes, 1, 2)), None, everything)
+    sizes = mapping._set_size(tile)
+    assert sizes is not None
+    assert (sizes.dtype, sizes.tolist()) == (np.uint8, [[counted, 255]])
+
+
+def test_set_sizes_tell_the_coverage_that_they_are_meant_for(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+):
+    classifier.card["prediction_sets"]["coverage"] = 0.75
+    told = []
+    for path in written(map_scene(classifier, small_scene, tmp_path / "map.tif")):
+        with rasterio.open(path) as raster:
+            told.append(raster.tags().get("SET_COVERAGE"))
+    assert told == [None, None, None, "0.75"]
+
+
 def test_each_raster_says_what_its_band_holds(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
     said = []
     for path in written(map_scene(classifier, small_scene, tmp_path / "map.tif")):
@@ -110,17 +144,30 @@ def test_each_raster_says_what_its_band_holds(classifier: Classifier, small_scen
     ]
 
 
-def test_a_classifier_of_before_novelty_maps_all_but_that(
-    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
+@pytest.mark.parametrize(("part", "layer"), [("novelty", "novelty"), ("sets", "set_size")])
+def test_a_classifier_without_novelty_or_sets_maps_all_but_that(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path, part: str, layer: str
 ):
     map_scene(classifier, small_scene, tmp_path / "map.tif")
     (tmp_path / "older").mkdir()
-    classifier.novelty = None
+    setattr(classifier, part, None)
     files = map_scene(classifier, small_scene, tmp_path / "older" / "map.tif")
-    assert files.novelty is None
-    assert names(tmp_path / "older") == [name for name in MAP_FILES if "novelty" not in name]
+    assert getattr(files, layer) is None
+    assert names(tmp_path / "older") == [name for name in MAP_FILES if layer not in name]
     for name in names(tmp_path / "older"):
         assert (tmp_path / "older" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.parametrize(("part", "layer"), [("novelty", "novelty"), ("sets", "set_size")])
+def test_a_layer_that_a_new_map_lacks_is_not_left_from_the_old_one(
+    classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path, part: str, layer: str
+):
+    map_scene(classifier, small_scene, tmp_path / "map.tif")
+    map_scene(classifier, small_scene, tmp_path / "other.tif")
+    setattr(classifier, part, None)
+    map_scene(classifier, small_scene, tmp_path / "map.tif")
+    kept = [name for name in MAP_FILES if layer not in name]
+    assert names(tmp_path) == [*kept, *(name.replace("map", "other") for name in MAP_FILES)]
 
 
 def test_without_its_novelty_no_other_file_of_a_map_appears(
@@ -233,6 +280,9 @@ def test_maps_of_several_blocks_are_cloud_optimised_and_have_overviews(tmp_path:
             assert raster.overviews(1) == [2, 4]
     with rasterio.open(files.classes, overview_level=0) as overview:
         assert set(np.unique(overview.read(1))) <= {0, 1, 2}  # no class in between
+    sizes = set(np.unique(read(written(files)[3])))
+    with rasterio.open(written(files)[3], overview_level=0) as overview:
+        assert set(np.unique(overview.read(1))) <= sizes
 
 
 def test_the_map_tells_where_it_comes_from(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):

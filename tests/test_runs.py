@@ -77,6 +77,8 @@ def test_scores_hold_what_is_documented_in_strict_json(run: Run, data: Any, quic
     record = strict_json(run.folder / "scores.json")
     assert set(scores.to_dict()) < set(record)
     assert {"split", "versions", "seconds", "peak_memory_bytes", "model", "scene", "novelty"} < set(record)
+    sets = {"coverage", "threshold", "labels", "left_out", "of_test", "of_map"}
+    assert record["prediction_sets"].keys() == sets
     assert record["novelty"].keys() == {"level", "share_of_test"}
     assert all(0 <= share <= 1 for share in record["novelty"].values())
     assert record["test_pixels"] == split.test.sum() == np.sum(record["confusion"]) + record["unclassified"]
@@ -144,6 +146,104 @@ def test_where_no_test_pixel_has_a_novelty_there_is_no_share_of_them(run: Run, d
     run.map(classifier, scene)
     run.evaluate(classifier, scene, ids, dataclasses.replace(split, test=nodata))
     assert strict_json(run.folder / "scores.json")["novelty"] is None
+
+
+def sets_of_test(run: Run) -> Any:
+    return strict_json(run.folder / "scores.json")["prediction_sets"]["of_test"]
+
+
+def test_scores_tell_how_many_test_pixels_sets_hold_the_reference_class_in_all_and_of_each_class(
+    run: Run, data: Any, quick: Settings
+):
+    scene, labels, split = data
+    classifier = run.train(scene, labels, split, quick.replace(set_coverage=0.8), device="cpu")
+    assert classifier.sets is not None
+    classifier.sets.threshold.fill_(0.33)  # near 1 / 3: some sets are empty, some hold one class, some several
+    run.map(classifier, scene)
+    run.evaluate(classifier, scene, labels, split)
+    sets = classifier.predict_sets(scene)
+    found = strict_json(run.folder / "scores.json")["prediction_sets"]
+    card = classifier.card["prediction_sets"]
+    assert found["coverage"] == 0.8
+    assert {key: found[key] for key in ("labels", "left_out", "threshold")} == {
+        key: card[key] for key in ("labels", "left_out", "threshold")
+    }
+    valid = np.isfinite(scene.values).all(0)
+    for entry in (found["of_test"], *found["of_test"]["per_class"]):
+        where = split.test & valid & (labels.values == entry["id"] if "id" in entry else True)
+        members = sets.values[:, where]
+        holds = (members & (sets["class"].values[:, None] == labels.values[where])).any(0)
+        assert entry["pixels"] == where.sum()
+        assert entry["held"] == pytest.approx(holds.mean())
+        assert entry["interval"][0] <= entry["held"] <= entry["interval"][1]
+        assert_sizes(entry, members)
+    assert 0 < found["of_test"]["held"] < 1
+    assert [(entry["id"], entry["name"]) for entry in found["of_test"]["per_class"]] == sorted(
+        labels.attrs["class_names"].items()
+    )
+    assert found["of_map"]["pixels"] == valid.sum()
+    assert_sizes(found["of_map"], sets.values[:, valid])
+
+
+def assert_sizes(found: dict[str, Any], members: np.ndarray) -> None:
+    """Members: `(K, m)`."""
+    sizes = members.sum(0)
+    assert found["mean_size"] == pytest.approx(sizes.mean())
+    assert found["share_empty"] == pytest.approx((sizes == 0).mean())
+    assert found["share_single"] == pytest.approx((sizes == 1).mean())
+
+
+def test_no_set_holds_a_class_that_did_not_train(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    classifier = run.train(scene, labels, split, quick, device="cpu")
+    assert classifier.sets is not None
+    classifier.sets.threshold.zero_()
+    run.map(classifier, scene)
+    strange = np.argwhere(split.test & np.isfinite(scene.values).all(0))[:5]
+    labels.values[*strange.T] = 900
+    labels.attrs["class_names"] = labels.attrs["class_names"] | {900: "pond"}
+    labels.attrs["class_colors"] = labels.attrs["class_colors"] | {900: "#000080"}
+    run.evaluate(classifier, scene, labels, split)
+    found = sets_of_test(run)
+    *known, pond = found["per_class"]
+    assert (pond["id"], pond["name"], pond["held"], pond["pixels"], pond["mean_size"]) == (900, "pond", 0, 5, 3)
+    assert [entry["held"] for entry in known] == [1, 1, 1]
+    assert found["held"] == pytest.approx(1 - 5 / found["pixels"])
+
+
+def test_where_no_test_pixel_has_a_set_there_is_no_share_of_them(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    nodata = ~np.isfinite(scene.values).all(0)
+    ids = labels.copy(deep=True)
+    ids.values[nodata] = 1
+    classifier = run.train(scene, labels, split, quick, device="cpu")
+    run.map(classifier, scene)
+    run.evaluate(classifier, scene, ids, dataclasses.replace(split, test=nodata))
+    assert sets_of_test(run) is None
+    assert run.report().is_file()
+
+
+def test_a_run_without_sets_has_none_in_files_scores_and_report(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    for coverage, layer in ((0.9, {"map_set_size.tif"}), (0, set())):  # the second one over the first
+        classifier = run.train(scene, labels, split, quick.replace(set_coverage=coverage), device="cpu")
+        run.map(classifier, scene)
+        run.evaluate(classifier, scene, labels, split)
+        assert names(run.folder) - {"report.html"} == TRAINED | MAPPED - {"map_set_size.tif"} | {"scores.json"} | layer
+        report = html.unescape(run.report().read_text(encoding="utf-8"))
+        for said in ("prediction set", "In its set"):
+            assert (said in report.split("settings.toml")[0]) is bool(layer)
+    assert strict_json(run.folder / "scores.json")["prediction_sets"] is None
+
+
+def test_the_report_of_a_run_tells_its_sets(run: Run, data: Any, quick: Settings):
+    scene, labels, split = data
+    classifier = run.train(scene, labels, split, quick, device="cpu")
+    run.map(classifier, scene)
+    run.evaluate(classifier, scene, labels, split)
+    said = words.prediction_sets(strict_json(run.folder / "scores.json")["prediction_sets"])
+    assert said
+    assert said in html.unescape(run.report().read_text(encoding="utf-8"))
 
 
 def test_scores_go_into_the_classifiers_card(run: Run, data: Any, quick: Settings):

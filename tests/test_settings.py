@@ -47,6 +47,7 @@ ANY_SETTINGS = st.builds(
     teacher_patch=st.integers(0, 50).map(lambda half: 2 * half + 1),
     pseudo_labels=st.integers(1, 2**40),
     pseudo_confidence=st.floats(0, 1),
+    set_coverage=st.floats(0, 0.999),
 )
 
 

@@ -356,6 +356,10 @@ def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | No
     entry = card.get("prediction_sets")
     if entry is None:
         return None
+    if not (0 < entry["coverage"] < 1 and 0 <= entry["threshold"] <= 1):
+        raise ValueError("prediction sets of a coverage or threshold that is no share")
+    if type(entry["labels"]) is not int or entry["labels"] < 1 or not isinstance(entry["left_out"], str):
+        raise TypeError("prediction sets without a number of labels, or without how these were left out")
     size = entry["size"]
     if size is None:
         if not isinstance(network, Committee) or not isinstance(network.companion, LabelPropagation):

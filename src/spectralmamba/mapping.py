@@ -41,6 +41,7 @@ class _Layer(NamedTuple):
         nodata: The value where there is no class.
         overviews: How GDAL makes pixels of overviews from those of the layer.
         values: The values `(h, w)` of a tile; None if the classifier does not tell.
+        tags: What its file says of the classifier, by the card, besides where the map comes from.
     """
 
     description: str
@@ -48,6 +49,7 @@ class _Layer(NamedTuple):
     nodata: float
     overviews: str
     values: Callable[[Tile], np.ndarray | None]
+    tags: Callable[[dict[str, Any]], dict[str, str]] = lambda _: {}
 
 
 def _confidence(tile: Tile) -> np.ndarray:
@@ -66,12 +68,18 @@ def _set_size(tile: Tile) -> np.ndarray | None:
     return np.where(tile.ids > 0, np.minimum(tile.sets.sum(0), _MOST_COUNTED), SET_SIZE_NODATA).astype(np.uint8)
 
 
+def _set_tags(card: dict[str, Any]) -> dict[str, str]:
+    return {"SET_COVERAGE": str(card["prediction_sets"]["coverage"])}
+
+
 _LAYERS = {
     "confidence": _Layer("probability of the mapped class", np.float32, np.nan, "average", _confidence),
     "novelty": _Layer(
         "share of the training side's pixels that are more like a class", np.float32, np.nan, "average", _novelty
     ),
-    "set_size": _Layer("number of classes in the prediction set", np.uint8, SET_SIZE_NODATA, "nearest", _set_size),
+    "set_size": _Layer(
+        "number of classes in the prediction set", np.uint8, SET_SIZE_NODATA, "nearest", _set_size, _set_tags
+    ),
 }
 
 
@@ -84,7 +92,7 @@ class MapFiles:
         confidence: GeoTIFF of the mapped class's probability, float32, NaN nodata.
         novelty: GeoTIFF of how unlike all classes each pixel is, float32, 0 to 1, NaN nodata; None if the classifier cannot tell.
         set_size: GeoTIFF of the number of classes in each pixel's prediction set, uint8, 0 where no class is likely enough, 254
-            also for more, 255 nodata; None if the classifier has no sets.
+            also for more, 255 nodata, the coverage in the tag SET_COVERAGE; None if the classifier has no sets.
         georeferenced: Whether the scene gave coordinates to the maps.
         pixels: Classified pixels.
     """
@@ -151,7 +159,7 @@ def map_scene(
                     if name not in rasters:
                         kind = {"dtype": layer.dtype, "nodata": layer.nodata}
                         raster = open_files.enter_context(_working_raster(layers[name], profile | kind))
-                        raster.update_tags(**_provenance(classifier, scene))
+                        raster.update_tags(**_provenance(classifier, scene), **layer.tags(classifier.card))
                         raster.set_band_description(1, layer.description)
                         rasters[name] = raster
                     rasters[name].write(values, 1, window=window)

@@ -95,7 +95,7 @@ class Run:
         with self._timed("evaluate"):
             mapped, confidence = (_read_band(self.folder / name) for name in ("map.tif", "map_confidence.tif"))
             scores = evaluate(mapped, labels, where=split.test)
-            sets = self._prediction_sets(classifier, scene, labels.values, split.test & (labels.values > 0))
+            sets = self._prediction_sets(classifier, scene, labels, split.test & (labels.values > 0))
         record = scores.to_dict()
         classifier.card["scores"] = {
             key: record[key] for key in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "test_pixels")
@@ -132,14 +132,14 @@ class Run:
         return {"level": _NOVEL, "share_of_test": float((found > _NOVEL).mean())} if len(found) else None
 
     def _prediction_sets(
-        self, classifier: Classifier, scene: xr.DataArray, ids: np.ndarray, tested: np.ndarray
+        self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, tested: np.ndarray
     ) -> dict[str, Any] | None:
         """Return what there is to say of the sets: how they came about, of the test pixels, of the whole map; None without sets."""
         if classifier.sets is None:
             return None
         card, mapped = classifier.card["prediction_sets"], self.folder / "map_set_size.tif"
         return {name: card[name] for name in ("coverage", "threshold", "labels", "left_out")} | {
-            "of_test": _coverage(classifier, scene, ids, tested),
+            "of_test": _coverage(classifier, scene, labels, tested),
             "of_map": _shares(_count_values(mapped)[:SET_SIZE_NODATA]) if mapped.is_file() else None,
         }
 
@@ -355,21 +355,36 @@ def _read_band(path: Path) -> np.ndarray:
 
 
 def _coverage(
-    classifier: Classifier, scene: xr.DataArray, ids: np.ndarray, tested: np.ndarray
+    classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, tested: np.ndarray
 ) -> dict[str, Any] | None:
-    """Return how many of the test pixels' sets hold the reference class, with an interval, and how large they are."""
-    classes, held = classifier.classes, 0
-    sizes = np.zeros(len(classes) + 1, np.int64)  # pixels by number of classes
+    """Return how many of the test pixels' sets hold the reference class, and how large they are, in all and of each class."""
+    known, ids = classifier.classes, labels.values
+    asked = np.unique(ids[tested])
+    held = np.zeros(len(asked), np.int64)
+    sizes = np.zeros((len(asked), len(known) + 1), np.int64)  # pixels by reference class and classes in the set
     for tile in classifier.tiles(scene, where=tested):
         assert tile.sets is not None
         classified = tile.ids > 0
         members, reference = tile.sets[:, classified], ids[tile.rows, tile.columns][classified]  # (K, m), (m,)
-        held += int((members & (classes[:, None] == reference)).sum())
-        sizes += np.bincount(members.sum(0), minlength=len(sizes))
-    found, interval = _shares(sizes), wilson_interval(held, int(sizes.sum()))
-    return (
-        None if found is None or interval is None else {"held": held / sizes.sum(), "interval": list(interval), **found}
-    )
+        row = np.searchsorted(asked, reference)
+        held += np.bincount(row[(members & (known[:, None] == reference)).any(0)], minlength=len(asked))
+        np.add.at(sizes, (row, members.sum(0)), 1)
+    found = _held(held.sum(), sizes.sum(0))
+    if found is None:
+        return None
+    of_classes = [(id_, _held(held[row], sizes[row])) for row, id_ in enumerate(asked.tolist())]
+    names = labels.attrs["class_names"]
+    return found | {
+        "per_class": [{"id": id_, "name": names[id_], **each} for id_, each in of_classes if each is not None]
+    }
+
+
+def _held(held: int, sizes: np.ndarray) -> dict[str, Any] | None:
+    """Return the share of sets that hold the reference class, with an interval, and what `_shares` says of them."""
+    found, interval = _shares(sizes), wilson_interval(int(held), int(sizes.sum()))
+    if found is None or interval is None:
+        return None
+    return {"held": float(held / sizes.sum()), "interval": [*interval], **found}
 
 
 def _shares(sizes: np.ndarray) -> dict[str, Any] | None:

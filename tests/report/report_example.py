@@ -121,6 +121,12 @@ def _write_rasters(folder, role, reference, predicted, record, rng) -> None:
     novelty = np.where(predicted == 0, np.nan, rng.random(predicted.shape))
     with rasterio.open(folder / "map_novelty.tif", "w", driver="GTiff", count=1, dtype="float32", **place) as file:
         file.write(novelty.astype(np.float32), 1)
+    rows, columns = np.indices(predicted.shape)
+    sizes = np.where(predicted == 0, 255, (rows + columns) % 5)
+    with rasterio.open(
+        folder / "map_set_size.tif", "w", driver="GTiff", count=1, dtype="uint8", nodata=255, **place
+    ) as file:
+        file.write(sizes.astype(np.uint8), 1)
     grey = (predicted * 20 + rng.integers(0, 30, predicted.shape)) % 255
     overview = np.stack([grey, (grey * 3) % 255, 255 - grey, np.where(predicted == 0, 0, 255)]).astype(np.uint8)
     with rasterio.open(folder / "overview.tif", "w", driver="GTiff", count=4, dtype="uint8", **place) as file:
@@ -164,6 +170,7 @@ def _scores(classes, reference, predicted, record, example: Example) -> dict:
         "test_pixels": int(np.sum(confusion)),
         "unclassified": 0,
         "novelty": {"level": 0.99, "share_of_test": 0.123},
+        "prediction_sets": _prediction_sets(classes),
         "split": record,
         "versions": {"spectralmamba": "0.1.0", "torch": "2.9.0", "python": "3.11.7"},
         "seconds": {"train": 83.4, "map": 2.31},
@@ -180,6 +187,26 @@ def _scores(classes, reference, predicted, record, example: Example) -> dict:
             "shape": [example.bands, example.height, example.width],
             "crs": "EPSG:32632",
         },
+    }
+
+
+def _prediction_sets(classes) -> dict:
+    sizes = {"pixels": 900, "mean_size": 1.234, "share_empty": 0.05, "share_single": 0.75}
+    return {
+        "coverage": 0.9,
+        "threshold": 0.0125,
+        "labels": 180,
+        "left_out": "neighbouring labels together",
+        "of_test": {
+            "held": 0.9123,
+            "interval": [0.89, 0.93],
+            **sizes,
+            "per_class": [  # the last class has no test pixel
+                {"id": entry["id"], "name": entry["name"], "held": 0.875, "interval": [0.8, 0.925], **sizes}
+                for entry in classes[:-1]
+            ],
+        },
+        "of_map": sizes,
     }
 
 

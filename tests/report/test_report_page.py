@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.io import MemoryFile
 from report_example import HOSTILE, Example, make_run
 from report_reader import Reader, read
 
 from spectralmamba.errors import OutputError, SpectralMambaError
-from spectralmamba.report import write_report
+from spectralmamba.report import words, write_report
+from spectralmamba.report.pictures import SET_COLORS, rgba
 
 SECTIONS = (
     "Scores",
@@ -53,7 +56,7 @@ def test_nothing_is_loaded_from_elsewhere_and_no_script_runs(page: Reader) -> No
 
 
 def test_every_picture_says_in_words_and_numbers_what_it_shows(page: Reader) -> None:
-    assert len(page.images) == 6
+    assert len(page.images) == 7
     assert all(re.search(r"\d", image["alt"]) for image in page.images)
     charts = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
     assert len(charts) == 1 + 5 + 2 + 1
@@ -95,7 +98,7 @@ def test_undefined_scores_are_shown_as_not_available_and_never_as_nan(run_folder
     change_scores(run_folder, macro_f1=None, kappa=float("nan"), per_class=per_class)
     page = read(write_report(run_folder))
     assert "n/a" in page.text
-    assert not re.search(r"\b(nan|None|inf)\b", page.text, re.IGNORECASE)
+    assert not re.search(r"\b(nan|NaN|None|inf|Infinity)\b", page.text)
     assert not [value for _, _, value in page.attributes if value in ("nan", "None")]
 
 
@@ -123,7 +126,7 @@ def test_a_run_of_before_novelty_says_nothing_of_it(run_folder: Path) -> None:
     del scores["novelty"]
     (run_folder / "scores.json").write_text(json.dumps(scores))
     page = read(write_report(run_folder))
-    assert len(page.images) == 5
+    assert len(page.images) == 6
     assert "novelty" not in page.text.lower()
     assert "unlike" not in page.text
     assert page.headings == list(SECTIONS)
@@ -140,7 +143,82 @@ def test_a_novelty_layer_without_values_is_said(run_folder: Path) -> None:
         file.write(np.full(file.shape, np.nan, np.float32), 1)
     page = read(write_report(run_folder))
     assert "map_novelty.tif holds no value" in page.text
-    assert len(page.images) == 5
+    assert len(page.images) == 6
+
+
+def pixels_of(uri: str) -> np.ndarray:
+    """The picture of a data URI, `(H, W, 4)`."""
+    with MemoryFile(base64.b64decode(uri.split(",")[1])) as memory, memory.open() as picture:
+        return np.moveaxis(picture.read(), 0, -1)
+
+
+def set_picture(page: Reader) -> dict[str, str]:
+    (picture,) = [image for image in page.images if "prediction set" in image["alt"]]
+    return picture
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_each_number_of_classes_in_a_set_has_its_colour_and_nodata_none(run_folder: Path, page: Reader) -> None:
+    with rasterio.open(run_folder / "map_set_size.tif") as file:
+        sizes = file.read(1)
+    shown = pixels_of(set_picture(page)["src"])
+    assert shown.shape[:2] == sizes.shape
+    for size, color in enumerate((*SET_COLORS, SET_COLORS[-1])):
+        assert (shown[sizes == size] == rgba(color)).all()
+    assert (shown[sizes == 255, 3] == 0).all()
+
+
+def test_the_picture_of_sets_says_how_many_pixels_have_how_many_classes(run_folder: Path, page: Reader) -> None:
+    with rasterio.open(run_folder / "map_set_size.tif") as file:
+        sizes = file.read(1)[file.read_masks(1) > 0]
+    shares = [100 * np.mean(chosen) for chosen in (sizes == 0, sizes == 1, sizes == 2, sizes >= 3)]
+    meanings = ("none", "one", "two", "three or more")
+    spread = ", ".join(f"{what} in {share:.1f}\u202f%" for what, share in zip(meanings, shares, strict=True))
+    assert f"{spread} of {words.count(len(sizes))} pixels" in set_picture(page)["alt"]
+    assert f"prediction set: {spread}." in page.text
+
+
+def test_the_key_of_sets_shows_only_colours_of_the_picture(run_folder: Path) -> None:
+    with rasterio.open(run_folder / "map_set_size.tif", "r+") as file:
+        file.write(np.where(file.read(1) == 255, 255, 1).astype(np.uint8), 1)
+    page = read(write_report(run_folder))
+    assert "one in 100.0\u202f%" in page.text
+    styles = [value for _, name, value in page.attributes if name == "style"]
+    assert [f"background:{color}" in styles for color in SET_COLORS] == [False, True, False, False]
+
+
+def test_a_layer_of_sets_without_values_is_said(run_folder: Path) -> None:
+    with rasterio.open(run_folder / "map_set_size.tif", "r+") as file:
+        file.write(np.full(file.shape, 255, np.uint8), 1)
+    page = read(write_report(run_folder))
+    assert "map_set_size.tif holds no value" in page.text
+    assert len(page.images) == 6
+
+
+def test_sets_have_a_sentence_and_two_columns_of_each_class(page: Reader) -> None:
+    assert "hold the reference class of 91.2\u202f% of the test pixels" in page.text
+    assert "F1 In its set Set size Training" in page.text
+    assert page.text.count("87.50\u202f% 80.0–92.5\u202f% 1.23") == 4
+    assert page.text.count("n/a n/a") == 1  # the class without test pixels
+
+
+def test_a_run_without_sets_says_nothing_of_them(run_folder: Path) -> None:
+    (run_folder / "map_set_size.tif").unlink()
+    change_scores(run_folder, prediction_sets=None)
+    page = read(write_report(run_folder))
+    assert len(page.images) == 6
+    assert "prediction set" not in page.text.lower()
+    assert "set size" not in page.text.lower()
+    assert page.headings == list(SECTIONS)
+
+
+def test_a_run_of_before_sets_of_each_class_has_their_sentence_alone(run_folder: Path) -> None:
+    found = json.loads((run_folder / "scores.json").read_text())["prediction_sets"]
+    del found["of_test"]["per_class"]
+    change_scores(run_folder, prediction_sets=found)
+    page = read(write_report(run_folder))
+    assert "hold the reference class of 91.2\u202f%" in page.text
+    assert "In its set" not in page.text
 
 
 def test_a_missing_classifier_leaves_out_its_card_alone(run_folder: Path) -> None:
@@ -185,7 +263,7 @@ def test_a_map_on_another_grid_is_an_error(run_folder: Path, tmp_path: Path) -> 
 def test_the_confusion_matrix_is_a_table_with_row_and_column_headers(page: Reader) -> None:
     scopes = [value for tag, name, value in page.attributes if tag == "th" and name == "scope"]
     assert scopes.count("row") == 5 + 5 + 1
-    assert scopes.count("col") == 8 + 1 + 5 + 1
+    assert scopes.count("col") == 10 + 1 + 5 + 1
 
 
 def test_sixty_classes_and_two_thousand_bands_make_a_page_of_bearable_size(tmp_path: Path) -> None:

@@ -85,6 +85,98 @@ def test_novelty_says_how_many_test_pixels_are_unlike_and_how_many_would_be(shar
     )
 
 
+SETS = {
+    "coverage": 0.9,
+    "threshold": 0.0125,
+    "labels": 100,
+    "left_out": "labels one by one",
+    "of_test": {"held": 0.9123, "interval": [0.89, 0.93], "mean_size": 1.24},
+    "of_map": {"share_empty": 0.05, "share_single": 0.75},
+}
+
+
+def test_sets_are_said_with_what_was_measured_and_what_they_are_meant_for() -> None:
+    assert words.prediction_sets(SETS).replace("\u202f", " ") == (
+        "90 % prediction sets hold the reference class of 91.2 % of the test pixels (89.0 to 93.0 %) and 1.2 classes on average. "
+        "On the map 75 % of the prediction sets hold exactly one class, 20 % several, 5 % none: no class is probable enough. "
+        "They hold the classes of a probability of 0.013 or more by label propagation, a threshold from 100 training labels left "
+        "out in turn, at random. "
+        "The 90 % are meant for pixels like the labelled ones, all classes together; not for each class, for areas apart, for "
+        "other scenes or for classes without labels."
+    )
+
+
+def test_sets_calibrated_apart_are_meant_for_the_labelled_areas() -> None:
+    said = words.prediction_sets(SETS | {"left_out": "neighbouring labels together"})
+    assert "left out in turn, neighbours together" in said
+    assert "like those of the labelled areas" in said
+    assert "areas apart" not in said
+
+
+@pytest.mark.parametrize(
+    ("interval", "labels", "said"),
+    [
+        ([0.98, 0.99], 100, "99.0\u202f%, more than meant)"),
+        ([0.80, 0.82], 100, "82.0\u202f%, fewer than meant)"),
+        ([0.955, 0.97], 100, "97.0\u202f%)"),  # two standard deviations of 100 labels are 6 points
+        ([0.83, 0.845], 100, "84.5\u202f%)"),
+        ([0.83, 0.845], 1000, "84.5\u202f%, fewer than meant)"),  # 1.9 points
+        ([0.955, 0.97], 1000, "97.0\u202f%, more than meant)"),
+        ([0.98, 0.99], 5, "99.0\u202f%)"),
+    ],
+    ids=str,
+)
+def test_sets_are_judged_only_beyond_what_so_few_labels_leave_to_chance(
+    interval: list[float], labels: int, said: str
+) -> None:
+    of_test = {"held": sum(interval) / 2, "interval": interval, "mean_size": 1}
+    assert f" to {said} and 1.0 classes" in words.prediction_sets(SETS | {"of_test": of_test, "labels": labels})
+
+
+@pytest.mark.parametrize(
+    ("empty", "single", "said"),
+    [
+        (0, 1, "exactly one class."),
+        (0.9, 0.1, "exactly one class, 90\u202f% none: no class is probable enough."),
+        (0, 0.9999, "exactly one class, < 1\u202f% several."),
+        (0, 0, "On the map 0\u202f% of the prediction sets hold exactly one class, 100\u202f% several."),
+    ],
+)
+def test_only_sizes_that_sets_have_are_named(empty: float, single: float, said: str) -> None:
+    assert said in words.prediction_sets(SETS | {"of_map": {"share_empty": empty, "share_single": single}})
+
+
+def test_sets_of_a_map_without_scored_pixels_are_said_without_them() -> None:
+    said = words.prediction_sets(SETS | {"of_test": None})
+    assert said.startswith("On the map 75\u202f% of the prediction sets")
+    assert "test pixels" not in said
+
+
+def test_sets_that_hold_every_class_are_said_to() -> None:
+    said = words.prediction_sets(SETS | {"threshold": 0, "labels": 5})
+    assert (
+        "no threshold keeps the classes of 90\u202f% of 5 labels left out in turn, so each set holds every class."
+        in said
+    )
+    assert "or more by label propagation" not in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"coverage": None},
+        {"coverage": float("nan")},
+        {"threshold": None},
+        {"of_test": None, "of_map": None},
+        {"of_test": {"held": 0.9}, "of_map": {"share_empty": 0.1}},
+    ],
+    ids=str,
+)
+def test_of_sets_that_were_not_measured_nothing_is_said(changes: dict) -> None:
+    assert words.prediction_sets(SETS | changes) == ""
+    assert words.prediction_sets({}) == ""
+
+
 def test_nested_settings_become_dotted_names_and_long_lists_are_cut() -> None:
     facts = dict(words.facts({"training": {"epochs": 3, "rate": 1e-3}, "bands": list(range(100)), "on": True}))
     assert facts["training.epochs"] == "3"

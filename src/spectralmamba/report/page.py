@@ -58,11 +58,12 @@ class ConfusionRow:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class's line in the table of scores."""
+    """A class's line in the table of scores; `sets` is what was measured of the prediction sets of its test pixels."""
 
     owner: MappedClass
     training: Any
     scores: Mapping[str, Any]
+    sets: Mapping[str, Any]
 
 
 def write_report(folder: str | Path) -> Path:
@@ -104,6 +105,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "legend": _legend(run),
         "short_legend": len(run.classes) <= FEW_CLASSES,
         "class_scores": _class_scores(run),
+        "sets_of_classes": bool(_sets_of_classes(run)),
         "confusion": _confusion(run),
         "predicted_totals": [sum(column) for column in zip(*scores["confusion"], strict=True)],
         "spectra": None if run.spectra is None else spectra_charts(run.spectra),
@@ -176,10 +178,21 @@ def _legend(run: RunFolder) -> list[LegendEntry]:
 
 def _class_scores(run: RunFolder) -> list[ClassScore]:
     division = run.record.get("classes") or {}
+    sets = {entry["id"]: entry for entry in _sets_of_classes(run)}
     return [
-        ClassScore(run.class_of(entry["id"]), (division.get(str(entry["id"])) or {}).get("train"), entry)
+        ClassScore(
+            run.class_of(entry["id"]),
+            (division.get(str(entry["id"])) or {}).get("train"),
+            entry,
+            sets.get(entry["id"], {}),
+        )
         for entry in run.scores["per_class"]
     ]
+
+
+def _sets_of_classes(run: RunFolder) -> list[dict[str, Any]]:
+    of_test = (run.scores.get("prediction_sets") or {}).get("of_test") or {}
+    return of_test.get("per_class") or []
 
 
 def _confusion(run: RunFolder) -> list[ConfusionRow]:

@@ -28,13 +28,9 @@ UNLABELLED = "#80808040"  # grey that lets a light and a dark page through
 CORRECT, WRONG = "#0072b2", "#e69f00"  # Okabe & Ito (2008), told apart by all kinds of colour vision
 TRAINING_GREY = "#808080d0"
 CIVIDIS = ("#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838")
-SET_COLORS = (
-    "#8b5fbf",
-    "#9cc3e0",
-    "#e69f00",
-    "#b5400b",
-)  # none, one, two, more; told apart in grey and on light and dark
-SET_MEANINGS = ("none", "one", "two", "three and more")
+# Sure is bright, as in the ramp; each is 18 or more in lightness (CIE L*) from the others, so that they differ in grey, too.
+SET_COLORS = ("#b3365f", "#fee838", "#9b9476", "#1a386f")
+SET_MEANINGS = ("none", "one", "two", "three or more")
 SET_NODATA = 255
 CONFIDENCE_STEPS = 64  # colours of the ramp: finer steps are not seen and make the PNG large
 
@@ -300,23 +296,23 @@ def _set_sizes(run: RunFolder) -> Picture | Absent:
     total = int(counts.sum())
     if total == 0:
         return Absent(title, f"{name} holds no value, so there is no picture of the prediction sets.")
-    key = list(zip(SET_COLORS, SET_MEANINGS, strict=True))[: len(run.classes) + 1]
+    there = [
+        (color, meaning, held)
+        for color, meaning, held in zip(SET_COLORS, SET_MEANINGS, counts.tolist(), strict=True)
+        if held
+    ]
+    spread = ", ".join(f"{meaning} in {words.percent(held / total, 1)}" for _, meaning, held in there)
     table = np.array([(0, 0, 0, 0), *(rgba(color) for color in SET_COLORS)], dtype=np.uint8)
     sizes = _read_reduced(run, name).astype(int)
     picture = table[np.where(sizes == SET_NODATA, 0, 1 + np.minimum(sizes, len(SET_COLORS) - 1))]
-    shares = [
-        f"{meaning} in {words.percent(held / total, 1)}"
-        for (_, meaning), held in zip(key, counts.tolist(), strict=False)
-        if held
-    ]
     return Picture(
         title,
         png_uri(picture),
         picture.shape[1],
         picture.shape[0],
-        alt=f"How many classes are in the prediction set of each pixel: {', '.join(shares)} of {words.counted(total, 'pixel')}.",
-        caption=f"Classes in the set of each pixel, those that label propagation finds likely enough: {', '.join(shares)}.",
-        key=tuple(key),
+        alt=f"How many classes each pixel may have by its prediction set: {spread} of {words.counted(total, 'pixel')}.",
+        caption=f"How many classes are in each pixel's prediction set: {spread}.",
+        key=tuple((color, meaning) for color, meaning, _ in there),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 NOT_AVAILABLE = "n/a"
 SPACE = "\u202f"  # narrow and unbreakable: between a number and its unit, between thousands
 LONGEST_LIST = 12
+_ROUNDING = 1e-9  # of shares that sum to 1
 SMALL_LEAK = 0.01  # of the test pixels: even if all were right because of it, the scores move by one point
 
 
@@ -164,49 +165,64 @@ def novelty(found: Mapping[str, Any]) -> str:
 
 
 def prediction_sets(found: Mapping[str, Any]) -> str:
-    """How often prediction sets hold the reference class, and how large they are; empty if there are none.
+    """How often prediction sets hold the reference class, how large they are, and what they promise; empty if there are none.
 
     Args:
         found: `prediction_sets` of the scores.
     """
-    wanted, labels = found.get("coverage"), found.get("labels")
-    if not is_number(wanted):
+    wanted, labels, threshold = found.get("coverage"), found.get("labels"), found.get("threshold")
+    if not is_number(wanted) or not is_number(threshold):
         return ""
-    name = f"{percent(wanted, 0)} prediction sets"
-    if found.get("threshold") == 0:
-        return f"{name}: {counted(labels, 'label')} left out in turn are too few to calibrate them, so each holds every class."
-    said = [
-        part
-        for part in (_coverage_clause(found.get("of_test") or {}, wanted), _sizes(found.get("of_map") or {}))
-        if part
+    share = percent(wanted, 0)
+    if threshold == 0:
+        return (
+            f"{share} prediction sets: no threshold keeps the classes of {share} of {counted(labels, 'label')} left out in turn, "
+            "so each set holds every class."
+        )
+    said = [_held_sentence(found.get("of_test") or {}, wanted, labels), _sizes_sentence(found.get("of_map") or {})]
+    if not any(said):
+        return ""
+    how, like, apart = _LEFT_OUT.get(str(found.get("left_out")), ("", "the labelled ones", ""))
+    said += [
+        f"They hold the classes of a probability of {threshold:.2g} or more by label propagation, a threshold from "
+        f"{counted(labels, 'training label')} left out in turn{how}.",
+        f"The {share} are meant for pixels like {like}, all classes together; not for each class, {apart}for other scenes or for "
+        "classes without labels.",
     ]
-    if not said:
-        return ""
-    how = {
-        "neighbouring labels together": ", calibrated on labels left out with their neighbours",
-        "labels one by one": ", calibrated on labels left out one by one",
-    }.get(str(found.get("left_out")), "")
-    return f"{name}: {'; '.join(said)}. They come from label propagation alone{how}."
+    return " ".join(sentence for sentence in said if sentence)
 
 
-def _coverage_clause(of_test: Mapping[str, Any], wanted: float) -> str:
-    held, interval = of_test.get("held"), of_test.get("interval")
+_LEFT_OUT = {
+    "neighbouring labels together": (", neighbours together", "those of the labelled areas", ""),
+    "labels one by one": (", at random", "the labelled ones", "for areas apart, "),
+}
+
+
+def _held_sentence(of_test: Mapping[str, Any], wanted: float, labels: Any) -> str:
+    held, interval, size = of_test.get("held"), of_test.get("interval"), of_test.get("mean_size")
     if not is_number(held) or not _is_range(interval):
         return ""
-    judged = ", fewer than wanted" if interval[1] < wanted else ", more than wanted" if interval[0] > wanted else ""
-    between = f"{100 * interval[0]:.1f} to {percent(interval[1], 1)}"
-    return f"on the test pixels {percent(held, 1)} ({between}) hold the reference class{judged}"
+    # What a threshold from so many labels covers has about this standard deviation (Vovk 2012, arXiv 1209.2673).
+    chance = 2 * math.sqrt(wanted * (1 - wanted) / labels) if is_number(labels) and labels > 0 else 0.0
+    judged = ""
+    if interval[1] < wanted - chance:
+        judged = ", fewer than meant"
+    elif interval[0] > wanted + chance:
+        judged = ", more than meant"
+    between = f"{100 * interval[0]:.1f} to {percent(interval[1], 1)}{judged}"
+    classes = f" and {decimal(size, 1)} classes on average" if is_number(size) else ""
+    hold = f"{percent(wanted, 0)} prediction sets hold the reference class of {percent(held, 1)} of the test pixels"
+    return f"{hold} ({between}){classes}."
 
 
-def _sizes(of_map: Mapping[str, Any]) -> str:
+def _sizes_sentence(of_map: Mapping[str, Any]) -> str:
     empty, single = of_map.get("share_empty"), of_map.get("share_single")
     if not is_number(empty) or not is_number(single):
         return ""
     several = max(0.0, 1 - empty - single)
-    return (
-        f"{percent(single, 0)} of the map has exactly one class in its set, "
-        f"{percent(several, 0)} several, {percent(empty, 0)} none, where no class is likely enough"
-    )
+    rest = f", {percent(several, 0)} several" if several > _ROUNDING else ""
+    rest += f", {percent(empty, 0)} none: no class is probable enough" if empty else ""
+    return f"On the map {percent(single, 0)} of the prediction sets hold exactly one class{rest}."
 
 
 def independence(record: Mapping[str, Any]) -> str:

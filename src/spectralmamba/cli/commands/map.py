@@ -18,7 +18,9 @@ def map_command(
     out: Annotated[
         Path,
         typer.Option(
-            help="GeoTIFF to write; confidence, novelty and size of prediction sets go beside it.", show_default=False
+            help="GeoTIFF of classes to write. Beside it go its layers: confidence, novelty, and set size, "
+            "which is how many classes a pixel may have.",
+            show_default=False,
         ),
     ],
     tile: Annotated[int, typer.Option(help="Rows and columns that are classified at a time.", min=1)] = 512,

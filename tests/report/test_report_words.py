@@ -89,7 +89,7 @@ SETS = {
     "coverage": 0.9,
     "threshold": 0.0125,
     "labels": 100,
-    "left_out": "labels one by one",
+    "left_out": "labels at random",
     "of_test": {"held": 0.9123, "interval": [0.89, 0.93], "mean_size": 1.24},
     "of_map": {"share_empty": 0.05, "share_single": 0.75},
 }

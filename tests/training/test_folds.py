@@ -102,7 +102,7 @@ def test_labels_are_drawn_among_the_others_only_by_a_random_split(data: Data, ho
 @pytest.mark.parametrize(
     ("step", "together"),
     [((0, 1), True), ((0, NEAR), True), ((NEAR, 0), True), ((NEAR, NEAR), True), ((NEAR, -NEAR), True),
-     ((0, NEAR + 2), False), ((NEAR + 2, 0), False), ((NEAR + 2, NEAR + 2), False), ((NEAR + 2, -NEAR - 2), False)],
+     ((0, NEAR + 1), False), ((NEAR + 1, 0), False), ((NEAR + 1, NEAR + 1), False), ((NEAR + 1, -NEAR - 2), False)],
     ids=str,
 )  # fmt: skip
 def test_labels_of_a_class_within_8_pixels_are_left_out_together(step: tuple[int, int], together: bool):

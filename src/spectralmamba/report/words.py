@@ -194,7 +194,7 @@ def prediction_sets(found: Mapping[str, Any]) -> str:
 
 _LEFT_OUT = {
     "neighbouring labels together": (", neighbours together", "those of the labelled areas", ""),
-    "labels one by one": (", at random", "the labelled ones", "for areas apart, "),
+    "labels at random": (", at random", "the labelled ones", "for areas apart, "),
 }
 
 

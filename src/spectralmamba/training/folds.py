@@ -64,13 +64,13 @@ def _groups(task: Task, targets: np.ndarray) -> np.ndarray:
         row, column = rows[members] - rows[members].min(), columns[members] - columns[members].min()
         mask = np.zeros((row.max() + 1, column.max() + 1), bool)
         mask[row, column] = True
-        grown = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=_TOGETHER // 2)
+        grown = ndimage.binary_dilation(mask, np.ones((_TOGETHER, _TOGETHER)))
         found, _ = ndimage.label(grown, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
         joined = np.asarray(found)[row, column]
         blocks = (row // _BLOCK) * (mask.shape[1] // _BLOCK + 1) + column // _BLOCK + 1
         for number in np.unique(joined):
             there = joined == number
-            wide = max(np.ptp(row[there]), np.ptp(column[there])) >= _FIELD
+            wide = max(np.ptp(row[there]), np.ptp(column[there])) + 1 >= _FIELD
             _, part = np.unique(blocks[there] * wide, return_inverse=True)
             groups[members[there]] = count + part
             count += part.max() + 1

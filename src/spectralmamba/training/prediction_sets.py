@@ -24,6 +24,7 @@ from spectralmamba.training.task import Task
 
 _MOST_ASKED = 5000  # pixels of a fold, and of the training side
 _PIXELS = 2048  # at a time
+_ROUNDING = 1e-5  # of probabilities and of sums of weights
 
 
 @torch.no_grad()
@@ -45,39 +46,45 @@ def learn_prediction_sets(
     own = None if isinstance(companion, LabelPropagation) else propagate_labels(task, settings, patch)
     propagation = own or companion
     assert isinstance(propagation, LabelPropagation)
-    scores, targets, right = [], [], []
+    probabilities, targets, right = [], [], []
     for fold in range(FOLDS):
         asked = some_of(torch.from_numpy(np.flatnonzero(folds == fold)), _MOST_ASKED, random).to(task.positions.device)
         if len(asked):
             fewer = propagate_labels(leave_out(task, folds == fold), settings, patch)
             found, truth = _probabilities(fewer, task, task.positions[asked], patch), task.targets[asked]
-            scores.append(1 - found.gather(1, truth[:, None])[:, 0])
+            probabilities.append(found.gather(1, truth[:, None])[:, 0])
             targets.append(truth)
             right.append(found.argmax(1) == truth)
-    score, target = torch.cat(scores).double().cpu().numpy(), torch.cat(targets).cpu().numpy()
+    of_class, target = torch.cat(probabilities).cpu().double().numpy(), torch.cat(targets).cpu().numpy()
     side = some_of(task.training_side, _MOST_ASKED, random)
     mapped = _probabilities(propagation, task, side, patch).argmax(1).cpu().numpy()
     shares = np.bincount(mapped, minlength=len(task.classes)) / max(1, len(mapped))
     weights = shares[target] / np.bincount(target, minlength=len(task.classes))[target]
     sets = PredictionSets(own).to(task.positions.device)
-    sets.threshold.fill_(1 - _quantile(score, weights, settings.set_coverage))
+    sets.threshold.fill_((1 - _ROUNDING) * max(0.0, -_quantile(-of_class, weights, settings.set_coverage)))
     record = {
         "coverage": settings.set_coverage,
         "threshold": float(sets.threshold),
         "size": None if own is None else own.size,
-        "labels": len(score),
-        "folds": len(scores),
-        "left_out": "neighbouring labels together" if task.apart else "labels one by one",
+        "labels": len(of_class),
+        "folds": len(probabilities),
+        "left_out": "neighbouring labels together" if task.apart else "labels at random",
         "accuracy_left_out": float(torch.cat(right).double().mean()),
     }
     return sets.eval(), record
 
 
 def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
-    """Return the weighted quantile of scores, as if a further pixel of mean weight had the highest; 1 if it is that one's."""
-    order = np.argsort(scores)
-    total = weights.sum() * (1 + 1 / len(weights))
-    place = int(np.searchsorted(np.cumsum(weights[order]), level * total))
+    """Return the weighted quantile of scores below 1, as if a further one of mean weight were 1.
+
+    Scores without weight are as if they were not there; 1 if there are no others.
+    """
+    scores, weights = scores[weights > 0], weights[weights > 0]
+    if not len(scores):
+        return 1.0
+    order, further = np.argsort(scores), weights.mean()
+    wanted = level * (weights.sum() + further) - _ROUNDING * further
+    place = int(np.searchsorted(np.cumsum(weights[order]), wanted))
     return float(scores[order][place]) if place < len(scores) else 1.0
 
 

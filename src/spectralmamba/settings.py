@@ -97,9 +97,7 @@ class Settings:
             value = getattr(self, name)
             expected = f"{least} to {most}" if most < math.inf else f"at least {least}"
             _check(name, value, least <= value <= most and value < math.inf, expected)
-        for name in ("learning_rate", "whitening_epsilon"):
-            value = getattr(self, name)
-            _check(name, value, 0 < value < math.inf, "a number above 0")
+        _check("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a number above 0")
         for name, value in self.model_options.items():
             plain = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
             _check(f"model_options.{name}", value, plain, "a text, a number, true or false")
@@ -172,6 +170,7 @@ _RANGES = {
     "steps": (1, math.inf),
     "batch_size": (1, math.inf),
     "weight_decay": (0, math.inf),
+    "whitening_epsilon": (1e-9, 1e9),
     "label_smoothing": (0, 0.99),
     "brightness": (0, 1),
     "offset": (0, math.inf),

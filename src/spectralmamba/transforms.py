@@ -34,7 +34,9 @@ class InputTransform(nn.Module):
         return torch.addmm(self.offset, (spectra - self.mean) * self.inverse_sd, self.matrix)
 
 
-def learn_transform(values: Tensor, statistics: Tensor, pairs: Tensor, settings: Settings) -> InputTransform:
+def learn_transform(
+    values: Tensor, statistics: Tensor, pairs: Tensor, settings: Settings, sharper: float = 1.0
+) -> InputTransform:
     """Learn the transform from unlabelled pixels.
 
     "whitening": with Z the standardised spectra and N the mean of d dᵀ / 2 over the differences d of neighbouring pixels,
@@ -46,6 +48,7 @@ def learn_transform(values: Tensor, statistics: Tensor, pairs: Tensor, settings:
         statistics: Positions of the pixels to learn from.
         pairs: Positions `(m, 2)` of neighbouring pixels to learn from.
         settings: `normalisation` and `whitening_epsilon`.
+        sharper: What ε is divided by.
     """
     transform = InputTransform(values.shape[1]).to(values.device)
     sample = values[_thinned(statistics)].double()
@@ -55,7 +58,8 @@ def learn_transform(values: Tensor, statistics: Tensor, pairs: Tensor, settings:
     transform.inverse_sd.copy_(inverse_sd)
     if settings.normalisation == "whitening":
         pairs = _thinned(pairs)
-        root = _inverse_root((values[pairs[:, 0]].double() - values[pairs[:, 1]].double()) * inverse_sd, settings)
+        differences = (values[pairs[:, 0]].double() - values[pairs[:, 1]].double()) * inverse_sd
+        root = _inverse_root(differences, settings.whitening_epsilon / sharper)
         whitened = (sample - mean) * inverse_sd @ root
         second = _inverse_sd(whitened, varying)
         transform.matrix.copy_(root * second)
@@ -63,10 +67,10 @@ def learn_transform(values: Tensor, statistics: Tensor, pairs: Tensor, settings:
     return transform
 
 
-def _inverse_root(differences: Tensor, settings: Settings) -> Tensor:
+def _inverse_root(differences: Tensor, epsilon: float) -> Tensor:
     noise = differences.mT @ differences / (2 * max(1, len(differences)))  # (L, L)
     variances, vectors = torch.linalg.eigh(noise.cpu())
-    root = vectors * (variances.clamp_min(0) + settings.whitening_epsilon) ** -0.5 @ vectors.mT
+    root = vectors * (variances.clamp_min(0) + epsilon) ** -0.5 @ vectors.mT
     return root.to(differences.device)
 
 

@@ -202,6 +202,20 @@ def test_nodes_know_how_far_they_are_from_the_nearest_other_one(patch: int, view
     assert (propagation.judge(inputs_of(task, patch))[2] == 1).all()  # every pixel is a node
 
 
+@pytest.mark.parametrize("view", ["blunt", "sharp"])
+def test_twins_are_no_measure_of_how_far_apart_spectra_are(view: str):
+    """In a scene resampled by nearest neighbours each spectrum is there several times."""
+    settings = Settings(patch=1)
+    scene, labels = scene_of([6] * 4, noise=0.3)
+    scene.values[:, :, 1::2] = scene.values[:, :, : scene.sizes["x"] // 2 * 2 : 2]
+    task = task_of(scene, labels, settings)
+    smoother = smoothers_of(propagate_labels(task, settings, 1))[view]
+    nodes = seen_by(view, task, 1).double()
+    distances = (nodes[:, None] - nodes).square().sum(2).sqrt()
+    differing = torch.where(distances < 1e-3, torch.inf, distances).amin(1)
+    torch.testing.assert_close(smoother.spacing.double(), differing, rtol=1e-3, atol=0)
+
+
 def test_equal_nodes_make_no_pixel_remote_that_equals_them():
     settings = Settings(patch=1)
     scene, labels = scene_of([5] * 4, noise=0.3)
@@ -255,7 +269,8 @@ def test_pixels_that_are_nodes_are_told_the_class_that_is_spread_to_them(patch: 
 
 
 def spread(places: list[float], targets: list[int], alpha: float, classes: int = 3) -> Tensor:
-    return _spread(torch.tensor(places)[:, None], 1.0, torch.tensor(targets), classes, alpha)
+    nodes = torch.tensor(places, dtype=torch.float64)[:, None]
+    return _spread(torch.exp(-torch.cdist(nodes, nodes).square()), torch.tensor(targets), classes, alpha).float()
 
 
 @pytest.mark.parametrize("alpha", VIEWS.values())

@@ -35,7 +35,7 @@ class KernelSmoother(nn.Module):
     Attributes:
         gamma: γ of the kernel exp(−γ d²).
         support: The spectra `(S, L)`.
-        spacing: Distance of each to the nearest other one, `(S,)`.
+        spacing: Distance of each to the nearest one that differs from it, `(S,)`.
         shares: What each knows of the classes, `(S, K)`.
 
     Shapes: `(B, L)`, or `(B, L, P, P)` → logarithm of probabilities `(B, K)`.
@@ -60,16 +60,17 @@ class KernelSmoother(nn.Module):
     def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits `(B, K)`, and how remote each pixel is, `(B,)`.
 
-        Remoteness is the distance to the nearest spectrum in units of that one's distance to the nearest other: about 1 among
+        Remoteness is the distance to the nearest spectrum in units of that one's spacing: about 1 among
         spectra that have been seen, 2 and more in a field of a known class that differs from all those seen.
         """
         spectra = mean_spectra(x)
         # A softmax, because far from all spectra every weight of the kernel would be 0; |x|² is the same for all and left out.
         nearness = 2 * spectra @ self.support.mT - (self.support * self.support).sum(1)  # (B, S)
         probabilities = torch.softmax(self.gamma * nearness, 1) @ self.shares
-        nearest, index = nearness.max(1)
-        distance = ((spectra * spectra).sum(1) - nearest).clamp_min(0).sqrt()
-        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log(), distance / self.spacing[index]
+        nearest = nearness.argmax(1)
+        # Of the difference itself, since that of two large squares has no digits left.
+        distance = torch.linalg.vector_norm(spectra - self.support[nearest], dim=1)
+        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log(), distance / self.spacing[nearest]
 
 
 class LabelPropagation(nn.Module):

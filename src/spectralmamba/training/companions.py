@@ -21,7 +21,7 @@ _COST = 10.0
 _CONSTANT = 1e-4  # standard deviation of a whitened band that does not vary
 _MOST_LABELLED, _MOST_NODES = 1500, 3000  # of the graph
 _REACH = 60.0  # γ, in units of 1 / (bands × mean variance)
-_FINEST = 1e-3  # least distance of nodes, in units of √(bands × mean variance)
+_FINEST = 1e-3  # distance below which nodes are equal, in units of √(bands × mean variance)
 # α, how much of what a pixel says comes from its neighbours in the graph: sharp eyes see few neighbours, and those are right.
 _PASSED_ON, _PASSED_ON_SHARP = 0.5, 0.9
 
@@ -74,47 +74,47 @@ def propagate_labels(task: Task, settings: Settings, patch: int) -> LabelPropaga
         variance = float(seen.double().var(0, correction=0).mean()) or 1.0
         smoother.gamma.fill_(_REACH / (seen.shape[1] * variance))
         smoother.support.copy_(seen)
-        smoother.spacing.copy_(_spacing(seen, variance))
-        targets = task.targets[labelled]
-        smoother.shares.copy_(_spread(seen, float(smoother.gamma), targets, len(task.classes), passed_on, balanced))
+        exact = seen.double() if seen.device.type != "mps" else seen.cpu().double()
+        distances = torch.cdist(exact, exact)  # (S, S)
+        smoother.spacing.copy_(_spacing(distances, _FINEST * (seen.shape[1] * variance) ** 0.5))
+        weights = torch.exp(-float(smoother.gamma) * distances.square())
+        smoother.shares.copy_(_spread(weights, task.targets[labelled], len(task.classes), passed_on, balanced))
     return found.eval()
 
 
-def _spacing(nodes: Tensor, variance: float) -> Tensor:
-    """Return the distance of each node to the nearest other one, `(S,)`; equal ones are not quite 0 apart, for rounding's sake."""
-    distances = torch.cdist(nodes, nodes)  # (S, S)
-    distances.fill_diagonal_(torch.inf)
-    return distances.amin(1).clamp_min(_FINEST * (nodes.shape[1] * variance) ** 0.5)
+def _spacing(distances: Tensor, finest: float) -> Tensor:
+    """Return the distance of each node to the nearest one that differs, `(S,)`; in a resampled scene many are equal.
+
+    Args:
+        distances: Of nodes from each other, `(S, S)`.
+        finest: Least distance of nodes that differ, and the spacing where none does.
+    """
+    nearest = distances.masked_fill(distances < finest, torch.inf).amin(1)
+    return torch.where(nearest < torch.inf, nearest, finest)
 
 
-def _spread(
-    nodes: Tensor, gamma: float, targets: Tensor, classes: int, passed_on: float, balanced: bool = False
-) -> Tensor:
+def _spread(weights: Tensor, targets: Tensor, classes: int, passed_on: float, balanced: bool = False) -> Tensor:
     """Return each node's shares of the classes `(S, K)`; the first nodes are labelled, their targets `(n,)`.
 
     Args:
-        nodes: Spectra `(S, L)`.
-        gamma: γ of the kernel.
+        weights: Of the edges, `(S, S)`, double precision; the diagonal does not count, and is set to 0.
         targets: Index of the class of the labelled nodes.
         classes: K.
         passed_on: α, how much of what a node says comes from its neighbours.
         balanced: Whether the labels of a class count as much together as those of any other.
     """
-    exact = nodes.double() if nodes.device.type != "mps" else nodes.cpu().double()
-    weights = torch.exp(-gamma * torch.cdist(exact, exact).square())
     weights.fill_diagonal_(0)
     scale = weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
-    matrix = (
-        torch.eye(len(exact), dtype=exact.dtype, device=exact.device) - passed_on * weights * scale * scale[:, None]
-    )
-    given = exact.new_zeros(len(exact), classes)
-    given[torch.arange(len(targets)), targets.to(exact.device)] = 1
+    size = len(weights)
+    matrix = torch.eye(size, dtype=weights.dtype, device=weights.device) - passed_on * weights * scale * scale[:, None]
+    given = weights.new_zeros(size, classes)
+    given[torch.arange(len(targets)), targets.to(weights.device)] = 1
     if balanced:
         given /= given.sum(0).clamp_min(1)
     found = torch.cholesky_solve(given, torch.linalg.cholesky(matrix)).clamp_min(0)
     most = found.amax(1, keepdim=True)
     known = torch.where(most > 0, found / most, 1.0)  # a node that no label reaches knows nothing
-    return (known / known.sum(1, keepdim=True)).to(nodes)
+    return known / known.sum(1, keepdim=True)
 
 
 def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorMachine:

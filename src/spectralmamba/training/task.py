@@ -35,7 +35,7 @@ class Normalised:
         transform: What normalised them.
         pairs: Positions `(m, 2)` of the neighbouring pixels that it was learned from.
         count: Number of the pixels that it was learned from.
-        sharpening: What turns normalised spectra into those of a sharper whitening, but for an offset, `(L, L)`.
+        sharpening: What turns normalised spectra into those of a sharper whitening, `(L, L)`.
     """
 
     pixels: Pixels
@@ -132,8 +132,8 @@ def _training_pixels(pixels: Pixels, ids: np.ndarray, training: np.ndarray) -> t
 def normalise(pixels: Pixels, area: np.ndarray, settings: Settings) -> Normalised:
     """Learn the input transform from the pixels under a mask `(H, W)`, and apply it to all."""
     statistics, pairs = pixels.at(area), pixels.neighbour_pairs(area)
-    sharper = settings.replace(whitening_epsilon=settings.whitening_epsilon / _SHARPER)
-    transform, sharp = (learn_transform(pixels.values, statistics, pairs, each) for each in (settings, sharper))
+    transform = learn_transform(pixels.values, statistics, pairs, settings)
+    sharp = learn_transform(pixels.values, statistics, pairs, settings, _SHARPER)
     with torch.no_grad():
         normalised = pixels.with_values(transform(pixels.values))
         sharpening = torch.linalg.solve(transform.matrix.cpu().double(), sharp.matrix.cpu().double()).to(

@@ -75,6 +75,13 @@ NETWORKS = {
 METHODS = [*NETWORKS, *CLASSICAL]
 
 
+class Seen(NamedTuple):
+    """What a classifier says of a scene: probabilities `(K, H, W)`, NaN nodata, and sets, bool `(K, H, W)`, None without sets."""
+
+    probabilities: np.ndarray
+    sets: np.ndarray | None
+
+
 class Run(NamedTuple):
     """What a line of the results is of."""
 
@@ -160,11 +167,16 @@ def _train_alike(
     for draw in draws:
         start = time.perf_counter()
         classifiers = [part_of(trained[seed], form.part) for seed in member_seeds(draw, form.members)]
-        predicted, confidence = average(classifiers, scene)
+        classes, seen = classifiers[0].classes, [look(classifier, scene) for classifier in classifiers]
+        predicted, confidence = average(seen, classes)
         seconds = share + time.perf_counter() - start
         line = _line(Run(protocol, method, draw), predicted, settings.patch, seconds, device)
-        found = calibration(predicted, confidence, labels, where=_split(protocol, draw).test)
+        test, ids = _split(protocol, draw).test, labels.values
+        found = calibration(predicted, confidence, labels, where=test)
         line["calibration"] = {"expected_calibration_error": found["expected_calibration_error"]}
+        sets = seen[0].sets if form.members == 1 else None  # an average has none
+        tested = test & (ids > 0) & (predicted > 0)
+        line["prediction_sets"] = None if sets is None else judge_sets(sets[:, tested], classes, ids[tested])
         yield line | {"patch": settings.patch, "reasons": _recommendation(protocol, draw).reasons}
 
 
@@ -192,12 +204,32 @@ def member_seeds(draw: int, members: int) -> list[int]:
     return [draw] if members == 1 else [draw * 1000 + number for number in range(1, members + 1)]
 
 
-def average(classifiers: list[Classifier], scene: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    """Return class ids and the probability of that class, `(H, W)`, of the mean of classifiers of the same classes."""
-    mean = np.mean([classifier.predict_proba(scene).values for classifier in classifiers], axis=0)
-    known = np.isfinite(mean[0])
-    ids = np.where(known, classifiers[0].classes[mean.argmax(0)], 0)
+def look(classifier: Classifier, scene: xr.DataArray) -> Seen:
+    """Return probabilities and prediction sets of a scene that is classified once."""
+    shape = (len(classifier.classes), *scene.shape[1:])
+    seen = Seen(np.full(shape, np.nan, np.float32), None if classifier.sets is None else np.zeros(shape, bool))
+    for tile in classifier.tiles(scene):
+        seen.probabilities[:, tile.rows, tile.columns] = tile.probabilities
+        if seen.sets is not None:
+            seen.sets[:, tile.rows, tile.columns] = tile.sets
+    return seen
+
+
+def average(seen: list[Seen], classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return class ids and the probability of that class, `(H, W)`, of the mean of classifiers of the same classes `(K,)`."""
+    mean = np.mean([each.probabilities for each in seen], axis=0)
+    ids = np.where(np.isfinite(mean[0]), classes[mean.argmax(0)], 0)
     return ids.astype(np.int32), mean.max(0)
+
+
+def judge_sets(sets: np.ndarray, classes: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Return the share of sets `(K, m)` of classes `(K,)` that hold the reference class `(m,)`, and how large sets are."""
+    sizes = sets.sum(0)
+    return {
+        "held": float((sets & (classes[:, None] == reference)).any(0).mean()),
+        "mean_size": float(sizes.mean()),
+        "share_single": float((sizes == 1).mean()),
+    }
 
 
 def _line(run: Run, predicted: np.ndarray, patch: int, seconds: float, device: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from classical import CLASSICAL
 from protocols import PROTOCOLS
 from spectralmamba.evaluation import paired_difference
+from spectralmamba.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -150,7 +151,7 @@ def write_page(lines: list[dict[str, Any]], networks: list[str]) -> None:
     parts = ["# Results", *_INTRODUCTION, "## Summary"]
     if comparisons:
         parts += [_STRONGEST, summary_table(comparisons, networks[0], 4), *overall_sentences(comparisons)]
-    parts += [_ranking(lines)]
+    parts += [_ranking(lines), *prediction_sets(lines, networks[0])]
     for protocol in PROTOCOLS:
         runs = [line for line in lines if line["protocol"] == protocol]
         if runs:
@@ -205,6 +206,28 @@ def _ranking(lines: list[dict[str, Any]]) -> str:
     among = f"among the {len(ranks)} methods that ran on all of them; the best {_BEST}"
     words = f"Mean rank by mean OA over {len(accuracies(lines))} protocols, {among}:"
     return f"{words}\n\n{table(['method', 'mean rank'], rows)}"
+
+
+def prediction_sets(lines: list[dict[str, Any]], ours: str) -> list[str]:
+    """Return heading, words and a table of one row a protocol on the sets of a network; nothing if no line tells of them."""
+    rows = []
+    for protocol in PROTOCOLS:
+        of_network = (line for line in lines if (line["protocol"], line["method"]) == (protocol, ours))
+        found = [line["prediction_sets"] for line in of_network if line.get("prediction_sets") is not None]
+        if found:
+            columns = (("held", 3), ("mean_size", 2), ("share_single", 3))
+            spreads = (spread([sets[key] for sets in found], digits) for key, digits in columns)
+            rows.append([protocol, *spreads, str(len(found))])
+    if not rows:
+        return []
+    wanted = Settings().set_coverage
+    words = (
+        f"Sets of classes that {ours} gives each test pixel: the share of them that hold the reference class, {wanted:g} wanted; "
+        "how many classes they hold, below 1 where many hold none; and the share that hold exactly one. Mean ± sample standard "
+        "deviation over the draws."
+    )
+    head = ["protocol", f"coverage ({wanted:g} wanted)", "mean size", "share of one class", "seeds"]
+    return ["## Prediction sets", words, table(head, rows)]
 
 
 def _details(protocol: str, runs: list[dict[str, Any]], networks: list[str]) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
 from spectralmamba.models import create_model
-from spectralmamba.models.committee import COMPANIONS, Committee, LabelPropagation
+from spectralmamba.models.committee import COMPANIONS, SIMPLE_MODELS, Committee, LabelPropagation
 from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.models.prediction_sets import PredictionSets
 from spectralmamba.pixels import Pixels, as_input
@@ -264,12 +264,14 @@ class Classifier:
                 x = as_input(spectra)
                 if self.sets is None:
                     logits = self.network(x)
-                elif self.sets.propagation is None:
-                    logits, known = self.network.judge(x)  # pyright: ignore[reportCallIssue]  a committee
-                    sets.append(self.sets(known))
-                else:
+                elif self.sets.propagation is not None:
                     logits = self.network(x)
                     sets.append(self.sets(self.sets.propagation(x)))
+                else:
+                    logits, known = (
+                        self.network.judge(x) if isinstance(self.network, Committee) else (self.network(x),) * 2
+                    )
+                    sets.append(self.sets(known))
                 found.append(logits.softmax(1))
                 if self.novelty is not None:
                     novelty.append(self.novelty(spectra.mean(1)))
@@ -338,6 +340,9 @@ def build_network(
     Raises:
         ModelError: `create_model` does not know it, or an option is a setting of its own.
     """
+    if model["name"] in SIMPLE_MODELS:
+        with torch.device(device or "cpu"):
+            return SIMPLE_MODELS[model["name"]](bands, classes, model["size"])
     settled = {"name": model["name"], "bands": bands, "classes": classes}
     settled |= {"patch": model["patch"], "preset": model["preset"]}
     for option in settled.keys() & model["options"].keys():
@@ -362,7 +367,8 @@ def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | No
         raise TypeError("prediction sets without a number of labels, or without how these were left out")
     size = entry["size"]
     if size is None:
-        if not isinstance(network, Committee) or not isinstance(network.companion, LabelPropagation):
+        decides = network.companion if isinstance(network, Committee) else network
+        if not isinstance(decides, LabelPropagation):
             raise ValueError("prediction sets without label propagation")
         return PredictionSets().to("meta")
     _check_size(size)
@@ -451,6 +457,8 @@ def _check_card(card: dict[str, Any]) -> None:
         raise ValueError(f"wavelengths that are not numbers of {count} bands")
     if type(card["model"]["patch"]) is not int or not isinstance(card["model"]["options"], dict):
         raise TypeError("a patch that is not a whole number, or options that are no table")
+    if card["model"]["name"] in SIMPLE_MODELS:
+        _check_size(card["model"]["size"])
     if (companion := card["model"].get("companion")) is not None:
         _check_size(companion["size"] if companion["kind"] in COMPANIONS else None)
     if not isinstance(card["versions"]["spectralmamba"], str):

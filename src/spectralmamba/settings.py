@@ -21,7 +21,8 @@ class Settings:
     """What decides how a classifier is trained. Amplitudes of augmentations are in standard deviations of the normalised bands."""
 
     model: str = "spectral_mamba"
-    """Name of the network, one of `list_models()`."""
+    """Name of the network, one of `list_models()`; or what decides without one, from the means of patches, "label_propagation",
+    "support_vectors" or "logistic_regression"; or "auto", the best of all in blocks left out of the training labels."""
     preset: str = "default"
     """The network's preset: "default", or "paper" for the published size."""
     patch: int = 7
@@ -80,7 +81,8 @@ class Settings:
     pseudo_confidence: float = 0.6
     """Mean probability that teachers must give a pixel to label it."""
     companion: str = "label propagation"
-    """What decides beside the network where labels are few: "label propagation" or "support vectors", of patch means, or "none"."""
+    """What decides beside the network, from the means of patches: where labels are few "label propagation" or "support vectors",
+    few or many "logistic regression"; or "none"."""
 
     set_coverage: float = 0.9
     """Share of pixels whose prediction set is to hold their class; 0 is no sets."""
@@ -160,7 +162,7 @@ class Settings:
 
 
 _CHOICES = {
-    "companion": ("label propagation", "support vectors", "none"),
+    "companion": ("label propagation", "support vectors", "logistic regression", "none"),
     "normalisation": ("standard", "whitening"),
     "rare_classes": ("as drawn", "balanced batches", "balanced loss", "logit adjustment", "prior correction"),
     "statistics_from": ("training side", "scene", "training pixels"),

@@ -93,11 +93,14 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
         if settings.patch != patch:
             splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}
     from spectralmamba.classifier import build_network, find_device
+    from spectralmamba.models.committee import SIMPLE_MODELS
     from spectralmamba.runs import Run, prepare_folder
+    from spectralmamba.training.fitting import AUTO
     from spectralmamba.training.task import describe_model
 
     find_device(options["device"])
-    build_network(describe_model(settings), bands=int(scene["good"].values.sum()), classes=2)
+    if settings.model != AUTO and settings.model not in SIMPLE_MODELS:
+        build_network(describe_model(settings), bands=int(scene["good"].values.sum()), classes=2)
     folder = prepare_folder(options["out"], overwrite=options["overwrite"], resume=options["resume"])
     places = {seed: folder for seed in seeds}
     if options["seeds"] is not None:

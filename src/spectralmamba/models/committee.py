@@ -1,4 +1,4 @@
-"""A network and a companion that decide together: label propagation, or a support vector machine.
+"""A network and a companion that decide together: label propagation, a support vector machine, or logistic regression.
 
 With a handful of labels they err in different places: the network where fields of a class differ from those it has seen, the
 companion where pixels vary inside a field. Label propagation knows where spectra lie apart from all it has seen, and there the
@@ -153,24 +153,52 @@ class SupportVectorMachine(nn.Module):
         return _VOTE * (votes @ to_first + (1 - votes) @ to_second)
 
 
-COMPANIONS: dict[str, type[LabelPropagation] | type[SupportVectorMachine]] = {
+class LogisticRegression(nn.Module):
+    """Multinomial logistic regression that sees the mean spectrum of a patch.
+
+    Shapes: `(B, L)`, or `(B, L, P, P)` → logits `(B, K)`.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, bands: int, classes: int, size: int) -> None:
+        super().__init__()
+        if size != classes:
+            raise ValueError("logistic regression has as many weight vectors as classes")
+        self.size = size
+        self.register_buffer("weight", torch.zeros(size, bands))
+        self.register_buffer("bias", torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return torch.addmm(self.bias, mean_spectra(x), self.weight.mT)
+
+
+Companion = LabelPropagation | SupportVectorMachine | LogisticRegression
+
+COMPANIONS: dict[str, type[Companion]] = {
     "label propagation": LabelPropagation,
     "support vectors": SupportVectorMachine,
+    "logistic regression": LogisticRegression,
 }
 """What `Settings.companion` calls them."""
+
+SIMPLE_MODELS = {name.replace(" ", "_"): kind for name, kind in COMPANIONS.items()}
+"""What `Settings.model` calls them where they decide alone."""
 
 
 class Committee(nn.Module):
     """The mean of what a network and its companion give each class as probability.
 
-    A support vector machine counts as much as the network. Of label propagation, the sharp view counts twice as much as the blunt
-    one or the network where a pixel is familiar; with less familiarity both give way to the blunt view. Of fields that differ from
-    all it has seen, a network is as sure as of any other, and often wrong.
+    A support vector machine or logistic regression counts as much as the network. Of label propagation, the sharp view counts
+    twice as much as the blunt one or the network where a pixel is familiar; with less familiarity both give way to the blunt
+    view. Of fields that differ from all it has seen, a network is as sure as of any other, and often wrong.
 
     Shapes: what both take → the mean's logarithm `(B, K)`.
     """
 
-    def __init__(self, network: nn.Module, companion: LabelPropagation | SupportVectorMachine) -> None:
+    def __init__(self, network: nn.Module, companion: Companion) -> None:
         super().__init__()
         self.network, self.companion = network, companion
 
@@ -181,7 +209,7 @@ class Committee(nn.Module):
     def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of all together, and those of the companion alone, each `(B, K)`."""
         learned = log_softmax(self.network(x), 1)
-        if isinstance(self.companion, SupportVectorMachine):
+        if not isinstance(self.companion, LabelPropagation):
             half, known = learned.new_full((), 0.5), log_softmax(self.companion(x), 1)
             return _mean((half, learned), (half, known)), known
         blunt, sharp, familiarity = judged = self.companion.judge(x)

@@ -13,7 +13,7 @@ class PredictionSets(nn.Module):
 
     Attributes:
         threshold: Least probability of a class in a set.
-        propagation: What gives the probabilities; None where that is the companion of a committee.
+        propagation: What gives the probabilities; None where that decides, alone or in a committee.
 
     Shapes: logits of label propagation `(B, K)` → bool `(B, K)`.
     """

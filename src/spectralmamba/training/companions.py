@@ -1,4 +1,4 @@
-"""What decides beside the network where labels are few: label propagation over the scene's spectra, or a support vector machine."""
+"""What decides beside a network or in its place: label propagation, a support vector machine, or logistic regression."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectralmamba.models.committee import LabelPropagation, SupportVectorMachine
+from spectralmamba.errors import SettingsError
+from spectralmamba.models.committee import Companion, LabelPropagation, LogisticRegression, SupportVectorMachine
 from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.training.draws import Purpose, generator, some_of
@@ -18,27 +19,48 @@ from spectralmamba.training.task import Task
 _MOST_CLASSES = 64  # of a support vector machine: 2 016 pairs
 # Tuning by cross-validation chooses worse than this where labels are few (Salinas-A, 5 a class: 0.984 against 0.995).
 _COST = 10.0
+_INVERSE_REGULARISATION = 0.01  # C of logistic regression
 _CONSTANT = 1e-4  # standard deviation of a whitened band that does not vary
 _MOST_LABELLED, _MOST_NODES = 1500, 3000  # of the graph
+_MOST_REGRESSED = 50_000  # labelled pixels
 _REACH = 60.0  # γ, in units of 1 / (bands × mean variance)
 _FINEST = 1e-3  # distance below which nodes are equal, in units of √(bands × mean variance)
 # α, how much of what a pixel says comes from its neighbours in the graph: sharp eyes see few neighbours, and those are right.
 _PASSED_ON, _PASSED_ON_SHARP = 0.5, 0.9
 
 
-def learn_companion(task: Task, settings: Settings, patch: int) -> LabelPropagation | SupportVectorMachine | None:
+def learn_companion(task: Task, settings: Settings, patch: int) -> Companion | None:
     """Return what decides beside the network, which sees means of patches of this width; None where nothing does.
 
-    A companion is for few labels, where half the classes have fewer than `settings.pseudo_labels`. With many, the network alone
-    is better.
+    Label propagation and the support vector machine are for few labels, where half the classes have fewer than
+    `settings.pseudo_labels`. With many, the network alone is better than with them.
     """
-    if not labels_are_few(task, settings):
+    kind = settings.companion
+    if kind == "none" or (kind != "logistic regression" and not labels_are_few(task, settings)):
         return None
-    if settings.companion == "label propagation":
+    if kind == "support vectors" and len(task.classes) > _MOST_CLASSES:
+        return None
+    return learn_simple(kind, task, settings, patch)
+
+
+def learn_simple(kind: str, task: Task, settings: Settings, patch: int) -> Companion:
+    """Learn one of `COMPANIONS` from the means of patches.
+
+    Raises:
+        SettingsError: There are too many classes for a support vector machine.
+    """
+    if kind == "label propagation":
         return propagate_labels(task, settings, patch)
-    if settings.companion == "support vectors" and len(task.classes) <= _MOST_CLASSES:
-        return _learn_machine(task, settings, patch)
-    return None
+    if kind == "logistic regression":
+        return _learn_regression(task, settings, patch)
+    if len(task.classes) > _MOST_CLASSES:
+        raise SettingsError(
+            "a support vector machine here takes fewer classes",
+            found=len(task.classes),
+            expected=f"at most {_MOST_CLASSES}",
+            remedy="Choose another model.",
+        )
+    return _learn_machine(task, settings, patch)
 
 
 def labels_are_few(task: Task, settings: Settings) -> bool:
@@ -120,14 +142,7 @@ def _spread(weights: Tensor, targets: Tensor, classes: int, passed_on: float, ba
 def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorMachine:
     from sklearn.svm import SVC
 
-    random = generator(settings.seed, Purpose.GRAPH, step=1)
-    chosen = _of_each_class(task.targets.cpu().numpy(), _MOST_LABELLED, random)
-    pixels, targets = task.normalised.pixels, task.targets[chosen].cpu().numpy()
-    spectra = patch_means(pixels, task.positions[chosen], patch).double().cpu().numpy()
-    mean, sd = spectra.mean(0), spectra.std(0)
-    # Where bands are constant, whitening leaves rounding behind, which must not become large.
-    scale = np.where(sd > _CONSTANT, sd, 1.0)
-    spectra = (spectra - mean) / scale
+    spectra, targets, mean, scale = _standardised(task, settings, patch, _MOST_LABELLED)
     weights = None if settings.rare_classes == "as drawn" else "balanced"
     gamma = 1 / (spectra.shape[1] * (spectra.var() or 1))  # SVC's "scale", which it does not tell
     found = SVC(C=_COST, gamma=gamma, class_weight=weights, decision_function_shape="ovo", random_state=0)
@@ -145,7 +160,35 @@ def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorM
     }
     for name, value in values.items():
         getattr(machine, name).copy_(torch.as_tensor(np.asarray(value)))
-    return machine.to(pixels.values.device).eval()
+    return machine.to(task.positions.device).eval()
+
+
+def _learn_regression(task: Task, settings: Settings, patch: int) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression as Regression
+
+    spectra, targets, mean, scale = _standardised(task, settings, patch, _MOST_REGRESSED)
+    weights = None if settings.rare_classes == "as drawn" else "balanced"
+    found = Regression(C=_INVERSE_REGULARISATION, class_weight=weights, max_iter=1000).fit(spectra, targets)
+    weight, bias = np.asarray(found.coef_) / scale, np.asarray(found.intercept_)
+    if len(task.classes) == 2:  # scikit-learn has the second class's logit alone
+        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    regression = LogisticRegression(spectra.shape[1], len(task.classes), len(weight))
+    regression.weight.copy_(torch.from_numpy(weight))
+    regression.bias.copy_(torch.from_numpy(bias - weight @ mean))
+    return regression.to(task.positions.device).eval()
+
+
+def _standardised(
+    task: Task, settings: Settings, patch: int, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return standardised means of patches of labelled pixels `(n, L)`, their targets `(n,)`, and mean and scale of each band."""
+    chosen = _of_each_class(task.targets.cpu().numpy(), most, generator(settings.seed, Purpose.GRAPH, step=1))
+    targets = task.targets[chosen].cpu().numpy()
+    spectra = patch_means(task.normalised.pixels, task.positions[chosen], patch).double().cpu().numpy()
+    mean, sd = spectra.mean(0), spectra.std(0)
+    # Where bands are constant, whitening leaves rounding behind, which must not become large.
+    scale = np.where(sd > _CONSTANT, sd, 1.0)
+    return (spectra - mean) / scale, targets, mean, scale
 
 
 def _of_each_class(targets: np.ndarray, most: int, random: np.random.Generator) -> Tensor:

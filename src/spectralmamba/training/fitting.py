@@ -21,7 +21,7 @@ from torch import nn
 from spectralmamba.classifier import Classifier, build_network, exact_convolutions, find_device
 from spectralmamba.errors import SceneError, TrainingInterrupted
 from spectralmamba.models import ModelSize, model_size
-from spectralmamba.models.committee import Committee, LabelPropagation, SupportVectorMachine
+from spectralmamba.models.committee import SIMPLE_MODELS, Committee, Companion
 from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.models.prediction_sets import PredictionSets
 from spectralmamba.ops.selective_scan.operator import triton_kernels
@@ -29,6 +29,8 @@ from spectralmamba.pixels import Pixels
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.tensor_files import under_prefix
+from spectralmamba.training.choice import FIRST_CHOICE, Choice, choose_model
+from spectralmamba.training.companions import learn_simple
 from spectralmamba.training.discriminant import learn_novelty
 from spectralmamba.training.prediction_sets import learn_prediction_sets
 from spectralmamba.training.recommend import recommend_settings
@@ -37,6 +39,7 @@ from spectralmamba.training.single import SingleSteps
 from spectralmamba.training.state import Checkpoint, Keeper, Progress, Training
 from spectralmamba.training.task import Task, describe_model, make_card, prepare
 
+AUTO = "auto"  # as `Settings.model`: chosen among all
 _CHECKPOINT_EVERY = 250
 
 
@@ -138,41 +141,40 @@ def _fit(
     pixels = Pixels.from_scene(scene, bands, target)
     checksum = pixels.checksum()
     tasks = prepare(pixels, labels, splits, settings)
-    runs = {
-        seed: _Run(
-            settings.replace(seed=seed),
-            task,
-            checksum,
-            checkpoints.get(seed),
-            None if on_step is None else _of_seed(seed, on_step),
-        )
-        for seed, task in tasks.items()
-    }
-    for seed in resumed:
-        runs[seed].resume()
     with _own_randomness(target):
-        for number in range(max((len(run.stages) for run in runs.values()), default=0)):
-            ready = [run for run in runs.values() if run.pupil.stage == number < len(run.stages)]
-            trainings = [run.training() for run in ready]
-            _train(trainings, keep=len(runs) > 1)
-            try:
-                with _held_interrupt():
-                    for run, training in zip(ready, trainings, strict=True):
-                        run.finish(training)
-            except KeyboardInterrupt:
-                raise _interrupted(trainings) from None
-    sizes: dict[tuple[int, int], ModelSize] = {}
+        choices: dict[int, Choice] = {}
+        if settings.model == AUTO:
+            first = settings.replace(model=FIRST_CHOICE)
+            choices = {seed: choose_model(task, first.replace(seed=seed), _deciding) for seed, task in tasks.items()}
+        models = {seed: choices[seed].model if choices else settings.model for seed in tasks}
+        runs = {
+            seed: _Run(
+                settings.replace(seed=seed, model=models[seed]),
+                task,
+                checksum,
+                checkpoints.get(seed),
+                None if on_step is None else _of_seed(seed, on_step),
+            )
+            for seed, task in tasks.items()
+        }
+        for seed in resumed:
+            runs[seed].resume()
+        _go_through_stages(runs.values())
+    sizes: dict[tuple[str, int, int], ModelSize] = {}
     classifiers: dict[int, Classifier] = {}
     for seed, run in runs.items():
-        task, companion = run.task, run.companion
-        network = run.network if companion is None else Committee(run.network, companion)
+        task, companion, network = run.task, run.companion, run.deciding
         beside = None if companion is None else {"kind": settings.companion, "size": companion.size}
         card = make_card(scene, bands, labels, task, splits[seed], run.settings, checksum)
-        shape = len(task.classes), 0 if beside is None else beside["size"]
+        spectra = getattr(network if companion is None else companion, "size", 0)
+        shape = run.settings.model, len(task.classes), spectra
         size = sizes.get(shape) or model_size(network, len(bands), settings.patch)
         sizes[shape] = size
         card["model"] |= {"parameters": size.parameters, "multiply_accumulates": size.multiply_accumulates}
         card["model"]["companion"] = beside
+        if run.settings.model in SIMPLE_MODELS:
+            card["model"]["size"] = spectra
+        card["choice"] = choices[seed].record() if seed in choices else None
         card["self_training"] = run.pupil.record(run.stages)
         transform = copy.deepcopy(task.normalised.transform)
         sets, card["prediction_sets"] = run.sets or (None, None)
@@ -182,8 +184,31 @@ def _fit(
     return classifiers
 
 
+def _deciding(tasks: Mapping[int, Task], settings: Settings) -> dict[int, nn.Module]:
+    """Train for some tasks and return what decides for each."""
+    settings = settings.replace(set_coverage=0)
+    runs = {key: _Run(settings, task, "", None, None) for key, task in tasks.items()}
+    with torch.enable_grad():
+        _go_through_stages(runs.values())
+    return {key: run.deciding for key, run in runs.items()}
+
+
+def _go_through_stages(runs: Collection[_Run]) -> None:
+    """Train stage after stage, those of all runs together."""
+    for number in range(max((len(run.stages) for run in runs), default=0)):
+        ready = [run for run in runs if run.pupil.stage == number < len(run.stages)]
+        trainings = [run.training() for run in ready]
+        _train(trainings, keep=len(runs) > 1)
+        try:
+            with _held_interrupt():
+                for run, training in zip(ready, trainings, strict=True):
+                    run.finish(training)
+        except KeyboardInterrupt:
+            raise _interrupted(trainings) from None
+
+
 class _Run:
-    """One seed's way through the stages."""
+    """One seed's way through the stages; there are none where nothing is trained step by step."""
 
     def __init__(
         self,
@@ -194,14 +219,22 @@ class _Run:
         listener: Callable[[Progress], None] | None,
     ) -> None:
         self.settings, self.task, self.pupil = settings, task, Pupil(task, settings)
-        self.stages = plan(settings, task)
+        self.stages = [] if settings.model in SIMPLE_MODELS else plan(settings, task)
         identity = {"settings": settings.to_dict(), "data": checksum, "labels": task.checksum()}
         self._keeper = Keeper(checkpoint, listener, identity, stages=len(self.stages))
         self._kept: Checkpoint | None = None
         self.network: nn.Module
-        self.companion: LabelPropagation | SupportVectorMachine | None
+        self.companion: Companion | None
         self.novelty: NoveltyScore
         self.sets: tuple[PredictionSets, dict[str, Any]] | None
+        if not self.stages:
+            kind = settings.model.replace("_", " ")
+            self._conclude(learn_simple(kind, task, settings, settings.patch), None, settings.patch)
+
+    @property
+    def deciding(self) -> nn.Module:
+        """What decides in the end."""
+        return self.network if self.companion is None else Committee(self.network, self.companion)
 
     def resume(self) -> None:
         """Go on from the checkpoint."""
@@ -226,11 +259,14 @@ class _Run:
         """Take what the stage has trained."""
         stage = self.stages[self.pupil.stage]
         if stage.last:
-            self.network, self.companion = training.answering(), self.pupil.companion(stage.patch)
-            self.novelty = learn_novelty(self.task, self.settings)
-            self.sets = learn_prediction_sets(self.task, self.settings, stage.patch, self.companion)
+            self._conclude(training.answering(), self.pupil.companion(stage.patch), stage.patch)
         else:
             self.pupil.learned(training.answering(), stage)
+
+    def _conclude(self, network: nn.Module, companion: Companion | None, patch: int) -> None:
+        self.network, self.companion = network, companion
+        self.novelty = learn_novelty(self.task, self.settings)
+        self.sets = learn_prediction_sets(self.task, self.settings, patch, companion or network)
 
 
 def _of_seed(seed: int, on_step: Callable[[int, Progress], None]) -> Callable[[Progress], None]:

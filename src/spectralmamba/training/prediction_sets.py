@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from spectralmamba.models.committee import LabelPropagation, SupportVectorMachine
+from spectralmamba.models.committee import LabelPropagation
 from spectralmamba.models.prediction_sets import PredictionSets
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import propagate_labels
@@ -29,7 +29,7 @@ _ROUNDING = 1e-5  # of probabilities and of sums of weights
 
 @torch.no_grad()
 def learn_prediction_sets(
-    task: Task, settings: Settings, patch: int, companion: LabelPropagation | SupportVectorMachine | None
+    task: Task, settings: Settings, patch: int, decides: nn.Module | None
 ) -> tuple[PredictionSets, dict[str, Any]] | None:
     """Return prediction sets and what a card says of them; None if they are not wanted or no training pixel can be left out.
 
@@ -37,14 +37,14 @@ def learn_prediction_sets(
         task: Training pixels, and the training side.
         settings: `set_coverage` and the seed.
         patch: P of the classifier.
-        companion: What decides beside the network: if that is label propagation, the sets are of its probabilities.
+        decides: What decides alone or beside the network: if that is label propagation, the sets are of its probabilities.
     """
     random = generator(settings.seed, Purpose.FOLDS, step=0)
     folds = divide(task, random)
     if settings.set_coverage == 0 or (folds < 0).all():
         return None
-    own = None if isinstance(companion, LabelPropagation) else propagate_labels(task, settings, patch)
-    propagation = own or companion
+    own = None if isinstance(decides, LabelPropagation) else propagate_labels(task, settings, patch)
+    propagation = own or decides
     assert isinstance(propagation, LabelPropagation)
     probabilities, targets, right = [], [], []
     for fold in range(FOLDS):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectralmamba.models.committee import LabelPropagation, SupportVectorMachine
+from spectralmamba.models.committee import Companion, LabelPropagation
 from spectralmamba.pixels import as_input
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import labels_are_few, learn_companion, propagate_labels
@@ -107,7 +107,7 @@ class Pupil:
             self._label(stage.round)
             self.sums = torch.zeros_like(self.sums)
 
-    def companion(self, patch: int) -> LabelPropagation | SupportVectorMachine | None:
+    def companion(self, patch: int) -> Companion | None:
         """Return what decides beside the classifier of patches of this width; the teacher, if it was of the same patches."""
         taught = patch == widest_patch(self.settings, self.task) and "_propagation" in self.__dict__
         if taught and self.settings.companion == "label propagation":

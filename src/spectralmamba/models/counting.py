@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def model_size(model: nn.Module, bands: int, patch: int) -> ModelSize:
 
     names = [name for name, module in model.named_modules() if isinstance(module, SelectiveScan)]
     hooks = [module.register_forward_hook(declare) for module in model.modules() if isinstance(module, SelectiveScan)]
-    was_training, device = model.training, next(model.parameters()).device
+    was_training, device = model.training, next(chain(model.parameters(), model.buffers())).device
     shape = (1, bands) if patch == 1 else (1, bands, patch, patch)
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

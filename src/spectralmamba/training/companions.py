@@ -164,27 +164,38 @@ def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorM
 
 
 def _learn_regression(task: Task, settings: Settings, patch: int) -> LogisticRegression:
+    """Learn logistic regression of sharpened spectra; the sharpening is folded into the weights."""
     from sklearn.linear_model import LogisticRegression as Regression
 
-    spectra, targets, mean, scale = _standardised(task, settings, patch, _MOST_REGRESSED)
+    sharpening = task.normalised.sharpening.double().cpu().numpy()
+    spectra, targets, mean, scale = _standardised(task, settings, patch, _MOST_REGRESSED, sharpening)
     weights = None if settings.rare_classes == "as drawn" else "balanced"
     found = Regression(C=_INVERSE_REGULARISATION, class_weight=weights, max_iter=1000).fit(spectra, targets)
-    weight, bias = np.asarray(found.coef_) / scale, np.asarray(found.intercept_)
+    weight, bias = np.asarray(found.coef_) / scale, np.asarray(found.intercept_)  # (K, L), (K,)
     if len(task.classes) == 2:  # scikit-learn has the second class's logit alone
         weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
     regression = LogisticRegression(spectra.shape[1], len(task.classes), len(weight))
-    regression.weight.copy_(torch.from_numpy(weight))
+    regression.weight.copy_(torch.from_numpy(weight @ sharpening.T))
     regression.bias.copy_(torch.from_numpy(bias - weight @ mean))
     return regression.to(task.positions.device).eval()
 
 
 def _standardised(
-    task: Task, settings: Settings, patch: int, most: int
+    task: Task, settings: Settings, patch: int, most: int, matrix: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return standardised means of patches of labelled pixels `(n, L)`, their targets `(n,)`, and mean and scale of each band."""
+    """Return standardised means of patches of labelled pixels `(n, L)`, their targets `(n,)`, and mean and scale of each band.
+
+    Args:
+        task: Whose labels they are.
+        settings: With the seed.
+        patch: Width of the patches.
+        most: Labelled pixels to take at most.
+        matrix: What spectra are multiplied with first, `(L, L)`.
+    """
     chosen = _of_each_class(task.targets.cpu().numpy(), most, generator(settings.seed, Purpose.GRAPH, step=1))
     targets = task.targets[chosen].cpu().numpy()
     spectra = patch_means(task.normalised.pixels, task.positions[chosen], patch).double().cpu().numpy()
+    spectra = spectra if matrix is None else spectra @ matrix
     mean, sd = spectra.mean(0), spectra.std(0)
     # Where bands are constant, whitening leaves rounding behind, which must not become large.
     scale = np.where(sd > _CONSTANT, sd, 1.0)

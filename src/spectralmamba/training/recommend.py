@@ -77,9 +77,11 @@ def recommend_for_task(task: Task, settings: Settings) -> Recommendation:
     changes: dict[str, object] = {"patch": 1, "teacher_patch": 1}
     count = int(torch.bincount(task.targets).median())
     if count >= _MANY:
-        changes |= {"noise": 0.3, "mixup": 0.3, "neighbour_difference": 0.0, "steps": 2 * settings.steps}
+        changes |= {"noise": 0.3, "mixup": 0.3, "neighbour_difference": 0.0, "band_dropout": 0.3}
+        changes |= {"steps": 2 * settings.steps, "companion": "logistic regression"}
         reasons.append(
-            f"Mixup, no neighbour differences, twice the steps: {count} training pixels in the median class."
+            "Mixup, no neighbour differences, more band blocks, twice the steps, and logistic regression beside the network: "
+            f"{count} training pixels in the median class."
         )
     return Recommendation(settings.replace(**changes), reasons)
 

@@ -65,7 +65,7 @@ RECOMMENDED = "spectral_mamba, recommended"
 NETWORKS = {
     RECOMMENDED: Form(),
     f"{RECOMMENDED}, its network alone": Form(part="network"),
-    f"{RECOMMENDED}, its label propagation alone": Form(part="companion"),
+    f"{RECOMMENDED}, its companion alone": Form(part="companion"),
     f"{RECOMMENDED}, five seeds averaged": Form(members=5),
     f"{RECOMMENDED}, without self-training": Form({"self_training_rounds": 0}),
     "spectral_mamba, pixelwise recommended": Form({"patch": 1}),

@@ -685,3 +685,39 @@ def test_what_cannot_be_suggested_is_said_before_a_file_is_made(
     assert (out / "s.csv").read_text() == "filled in"
     assert command_line(*words, "--overwrite").code == 0
     assert (out / "s.csv").read_text().startswith("suggestion,class,likely_class,margin,row,column,x,y")
+
+
+# Other classifiers -------------------------------------------------------------------------------
+
+
+def test_a_run_without_a_network_says_nothing_of_one_and_has_no_curve(example: Example, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ("run", example.scene, example.labels, "--out", folder, *QUICK, "--model", "label_propagation")
+    assert command_line(*words).code == 0
+    assert names(folder) == RUN_FILES - {"log.jsonl"}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "label propagation · patch 1 × 1" in page
+    assert "Nothing was trained step by step, so there is no curve." in page
+    assert "etwork" not in re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL)
+    assert json.loads((folder / "scores.json").read_text())["model"].keys() >= {"name", "patch", "size"}
+    classes = (folder / "map.tif").read_bytes()
+    again = command_line(*words, "--resume")
+    assert again.code == 0, again
+    assert (folder / "map.tif").read_bytes() == classes
+
+
+def test_of_auto_train_and_report_tell_what_was_chosen_and_why(example: Example, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    answer = command_line("run", example.scene, example.labels, "--out", folder, *QUICK, "--model", "auto")
+    assert answer.code == 0, answer
+    choice = Classifier.load(folder / "model.safetensors", "cpu").card["choice"]
+    said = [line for line in answer.out.splitlines() if line.startswith("Chosen: ")]
+    assert said == [f"Chosen: {choice['reason']}"]
+    assert json.loads((folder / "scores.json").read_text())["model"]["choice"] == choice
+    assert choice["reason"] in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_help_names_what_can_classify() -> None:
+    text = " ".join(next(each for each in COMMANDS["train"].params if each.name == "model").help.split())
+    assert all(name in text for name in ("label_propagation", "support_vectors", "logistic_regression", "auto"))
+    assert "label_propagation" in command_line("models").out

@@ -461,6 +461,8 @@ def _check_card(card: dict[str, Any]) -> None:
         _check_size(card["model"]["size"])
     if (companion := card["model"].get("companion")) is not None:
         _check_size(companion["size"] if companion["kind"] in COMPANIONS else None)
+    if (choice := card.get("choice")) is not None and not isinstance(choice["reason"], str):
+        raise TypeError("a choice without a reason")
     if not isinstance(card["versions"]["spectralmamba"], str):
         raise TypeError("versions that are not text")
 

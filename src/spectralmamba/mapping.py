@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from spectralmamba.classifier import Classifier, Tile
 from spectralmamba.errors import OutputError
 from spectralmamba.files import atomic_output
+from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.writing import class_sidecar_xml
@@ -218,9 +219,10 @@ def _profile(scene: xr.DataArray) -> dict[str, Any]:
 
 def _provenance(classifier: Classifier, scene: xr.DataArray) -> dict[str, str]:
     model = classifier.card["model"]
+    preset = "" if model["name"] in SIMPLE_MODELS else f"preset {model['preset']}, "
     return {
         "SOFTWARE": f"spectralmamba {classifier.card['versions']['spectralmamba']}",
-        "MODEL": f"{model['name']}, preset {model['preset']}, patch {model['patch']}",
+        "MODEL": f"{model['name']}, {preset}patch {model['patch']}",
         "SCENE": Path(str(scene.attrs.get("source", "in memory"))).name,
     }
 

@@ -24,6 +24,7 @@ from spectralmamba.errors import OutputError, SettingsError, SplitError
 from spectralmamba.evaluation import Scores, calibration, evaluate, summarize, wilson_interval
 from spectralmamba.files import write_json
 from spectralmamba.mapping import SET_SIZE_NODATA, MapFiles, map_scene
+from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.report import write_report, write_summary_report
 from spectralmamba.scenes.summary import class_spectra, write_overview
 from spectralmamba.settings import Settings
@@ -101,7 +102,10 @@ class Run:
             key: record[key] for key in ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "test_pixels")
         }
         classifier.save(self.model)
-        model = {key: value for key, value in classifier.card["model"].items() if key != "options"}
+        left_out = {"options", "preset"} if classifier.card["model"]["name"] in SIMPLE_MODELS else {"options"}
+        model = {key: value for key, value in classifier.card["model"].items() if key not in left_out}
+        if choice := classifier.card.get("choice"):
+            model["choice"] = choice
         write_json(
             self.folder / "scores.json",
             record
@@ -182,10 +186,12 @@ class Run:
             if not same:
                 raise SettingsError("the folder holds a training with another split", file=kept_split, remedy=remedy)
 
-    def _logged_seconds(self) -> float:
-        """Return what the finished training took by its log."""
-        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        return json.loads(lines[-1])["seconds"]
+    def _logged_seconds(self) -> dict[str, float]:
+        """Return what the finished training took by its log; nothing where there is none, since no step was trained."""
+        log = self.folder / "log.jsonl"
+        return (
+            {"train": json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["seconds"]} if log.is_file() else {}
+        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -227,7 +233,7 @@ def train_runs(
         if resume:
             run._check_same(settings.replace(seed=seed), splits[seed])
         if resume and run.model.is_file():
-            run.seconds["train"] = run._logged_seconds()
+            run.seconds |= run._logged_seconds()
             classifiers[seed] = Classifier.load(run.model, device)
     missing = {seed: run for seed, run in runs.items() if seed not in classifiers}
     if not missing:

@@ -110,6 +110,27 @@ def test_a_missing_optional_file_is_said_in_its_section(run_folder: Path, name: 
     assert page.headings == list(SECTIONS)
 
 
+def test_where_no_network_was_trained_no_curve_is_missed(run_folder: Path) -> None:
+    (run_folder / "log.jsonl").unlink()
+    change_scores(run_folder, model={"name": "label_propagation", "patch": 3, "parameters": 0, "size": 3000})
+    page = read(write_report(run_folder))
+    assert "Nothing was trained step by step, so there is no curve." in page.text
+    assert "log.jsonl" not in page.text
+    assert "label propagation · patch 3 × 3" in page.text
+
+
+def test_what_was_chosen_and_why_is_told_once(run_folder: Path) -> None:
+    reason = "spectral_mamba: of 180 labels left out <block> by block, spectral_mamba 0.9 were told rightly."
+    model = json.loads((run_folder / "scores.json").read_text())["model"]
+    plain = read(write_report(run_folder)).text
+    assert "Chosen" not in plain
+    change_scores(run_folder, model=model | {"choice": {"model": "spectral_mamba", "labels": 180, "reason": reason}})
+    assert read(write_report(run_folder)).text.count(reason) == 1
+    for damaged in ("spectral_mamba", [], {"reason": None}, None):
+        change_scores(run_folder, model=model | {"choice": damaged})
+        assert "Chosen" not in read(write_report(run_folder)).text
+
+
 NOVELTY = "test pixels are less like any class than 99\u202f% of the training side's pixels"
 
 

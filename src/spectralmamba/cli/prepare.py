@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ class PreparedRun:
 def trained_runs(options: dict[str, Any], scored: bool = False) -> Iterator[tuple[PreparedRun, Classifier]]:
     """Prepare runs and train them: one when its turn comes, or on a GPU all of them together before the first is returned."""
     from spectralmamba.classifier import find_device
+    from spectralmamba.models.committee import SIMPLE_MODELS
     from spectralmamba.runs import train_runs
+    from spectralmamba.training.fitting import AUTO
 
     runs = _prepared_runs(options, scored)
     together = len(runs) > 1 and find_device(options["device"]).type == "cuda"
@@ -53,7 +56,12 @@ def trained_runs(options: dict[str, Any], scored: bool = False) -> Iterator[tupl
             console.rule(f"seed {first.settings.seed}")
         if not together:
             console.print(split_in_words(first.split, first.settings.patch))
-        with training_bar(first.settings.steps) as show:
+        if first.settings.model == AUTO and not all(run.run.model.is_file() for run in part):
+            console.print(
+                "Classifiers are compared on training labels left out in turn, before the one chosen is trained."
+            )
+        stepwise = first.settings.model not in SIMPLE_MODELS
+        with training_bar(first.settings.steps) if stepwise else nullcontext() as show:
             classifiers = train_runs(
                 {run.settings.seed: run.run for run in part},
                 first.scene,
@@ -68,7 +76,10 @@ def trained_runs(options: dict[str, Any], scored: bool = False) -> Iterator[tupl
             if together:
                 console.rule(f"seed {run.settings.seed}")
                 console.print(split_in_words(run.split, run.settings.patch))
-            yield run, classifiers[run.settings.seed]
+            classifier = classifiers[run.settings.seed]
+            if choice := classifier.card.get("choice"):
+                console.print(f"Chosen: {escape(choice['reason'])}")
+            yield run, classifier
 
 
 def _without_seed(show: Callable[[Progress], None]) -> Callable[[int, Progress], None]:
@@ -95,12 +106,15 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
     from spectralmamba.classifier import build_network, find_device
     from spectralmamba.models.committee import SIMPLE_MODELS
     from spectralmamba.runs import Run, prepare_folder
-    from spectralmamba.training.fitting import AUTO
+    from spectralmamba.training.choice import FIRST_CHOICE
+    from spectralmamba.training.fitting import AUTO, check_model
     from spectralmamba.training.task import describe_model
 
     find_device(options["device"])
-    if settings.model != AUTO and settings.model not in SIMPLE_MODELS:
-        build_network(describe_model(settings), bands=int(scene["good"].values.sum()), classes=2)
+    check_model(settings)
+    if settings.model not in SIMPLE_MODELS:
+        network = settings.replace(model=FIRST_CHOICE) if settings.model == AUTO else settings
+        build_network(describe_model(network), bands=int(scene["good"].values.sum()), classes=2)
     folder = prepare_folder(options["out"], overwrite=options["overwrite"], resume=options["resume"])
     places = {seed: folder for seed in seeds}
     if options["seeds"] is not None:
@@ -120,12 +134,15 @@ def _base(options: dict[str, Any]) -> Settings:
 
 def _recommended(options: dict[str, Any], scene: xr.DataArray, labels: xr.DataArray, split: Split | None) -> Settings:
     """Return what is recommended for the scene, changed by the options, and say why."""
+    from spectralmamba.models.committee import SIMPLE_MODELS
     from spectralmamba.training import recommend_settings
 
     recommendation = recommend_settings(scene, labels, split)
-    for reason in recommendation.reasons:
+    settings = _settings(options, recommendation.settings)
+    # What follows the patch is about how a network is trained.
+    for reason in recommendation.reasons[: 1 if settings.model in SIMPLE_MODELS else None]:
         console.print(f"Recommended: {escape(reason)}")
-    return _settings(options, recommendation.settings)
+    return settings
 
 
 def _settings(options: dict[str, Any], settings: Settings) -> Settings:

@@ -113,6 +113,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "curves": training_charts(run.log or [], networks),
         "networks": words.networks(len(networks)),
         "has_log": run.log is not None,
+        "stepwise": not _without_network(run),
+        "choice": _choice(scores),
         "split_facts": _split_facts(run.record),
         "notes": [str(note) for note in run.record.get("notes") or []],
         "distances": distance_chart(run.record.get("distance") or {}),
@@ -133,7 +135,8 @@ def _title(run: RunFolder) -> str:
 
 def _subtitle(run: RunFolder) -> str:
     model = run.scores.get("model") or {}
-    parts = [str(model.get("name") or ""), f"preset {model['preset']}" if model.get("preset") else ""]
+    parts = [str(model.get("name") or "").replace("_", " ") if _without_network(run) else str(model.get("name") or "")]
+    parts.append(f"preset {model['preset']}" if model.get("preset") else "")
     if model.get("patch"):
         parts.append(f"patch {model['patch']} × {model['patch']}")
     parts.append(words.counted(len(run.classes), "class", "classes"))
@@ -141,6 +144,17 @@ def _subtitle(run: RunFolder) -> str:
     if run.record.get("seed") is not None:
         parts.append(f"seed {run.record['seed']}")
     return " · ".join(part for part in parts if part)
+
+
+def _without_network(run: RunFolder) -> bool:
+    """Whether nothing was trained step by step: what decides alone says of how many spectra it is made."""
+    return "size" in (run.scores.get("model") or {})
+
+
+def _choice(scores: Mapping[str, Any]) -> str:
+    """Why this classifier was chosen among several; empty if it was not."""
+    choice = (scores.get("model") or {}).get("choice")
+    return str(choice.get("reason") or "") if isinstance(choice, Mapping) else ""
 
 
 def _headlines(scores: Mapping[str, Any]) -> list[Headline]:
@@ -241,4 +255,5 @@ def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (name.replace("_", "-"), words.count(item) if name in large else words.value(item))
         for name, item in model.items()
+        if name != "choice"
     ]

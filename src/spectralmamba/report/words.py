@@ -250,7 +250,7 @@ def _leak_sentence(record: Mapping[str, Any]) -> str:
             "part of what is tested was seen in training."
         )
     if patch == 1:
-        sentence = "The network looks at single pixels, so no test pixel shares its input with a training pixel."
+        sentence = "The classifier looks at single pixels, so no test pixel shares its input with a training pixel."
     else:
         sentence = (
             f"No test pixel has a training pixel inside its {neighbourhood(patch)}: the split is clean in this sense."

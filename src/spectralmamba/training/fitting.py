@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import os
 import signal
 import threading
@@ -19,8 +20,8 @@ import xarray as xr
 from torch import nn
 
 from spectralmamba.classifier import Classifier, build_network, exact_convolutions, find_device
-from spectralmamba.errors import SceneError, TrainingInterrupted
-from spectralmamba.models import ModelSize, model_size
+from spectralmamba.errors import ModelError, SceneError, TrainingInterrupted
+from spectralmamba.models import ModelSize, list_models, model_size
 from spectralmamba.models.committee import SIMPLE_MODELS, Committee, Companion
 from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.models.prediction_sets import PredictionSets
@@ -73,6 +74,7 @@ def fit(
 
     Raises:
         LabelError: Fewer than two classes to train on, or labels on another grid.
+        ModelError: There is no such model, or it does not take its options.
         SceneError: No band or no pixel can be used.
         SettingsError: A setting is unknown or out of range, or the checkpoint does not fit.
         SplitError: The split is of another grid.
@@ -123,6 +125,23 @@ def fit_seeds(
     return _fit(scene, labels, splits, settings, device, on_step, files, resumed)
 
 
+def check_model(settings: Settings) -> None:
+    """Check that there is such a model.
+
+    Raises:
+        ModelError: There is none; names those that there are.
+    """
+    known = [*list_models(), *SIMPLE_MODELS, AUTO]
+    if settings.model not in known:
+        close = difflib.get_close_matches(settings.model, known, n=1)
+        raise ModelError(
+            "unknown model",
+            found=settings.model,
+            expected=" or ".join(known),
+            remedy=f"Did you mean {close[0]!r}?" if close else None,
+        )
+
+
 def _fit(
     scene: xr.DataArray,
     labels: xr.DataArray,
@@ -138,6 +157,7 @@ def _fit(
     bands = np.flatnonzero(scene["good"].values)
     if not len(bands):
         raise SceneError("the scene has no good band", file=scene.attrs.get("source"))
+    check_model(settings)
     pixels = Pixels.from_scene(scene, bands, target)
     checksum = pixels.checksum()
     tasks = prepare(pixels, labels, splits, settings)
@@ -188,8 +208,14 @@ def _deciding(tasks: Mapping[int, Task], settings: Settings) -> dict[int, nn.Mod
     """Train for some tasks and return what decides for each."""
     settings = settings.replace(set_coverage=0)
     runs = {key: _Run(settings, task, "", None, None) for key, task in tasks.items()}
-    with torch.enable_grad():
-        _go_through_stages(runs.values())
+    try:
+        with torch.enable_grad():
+            _go_through_stages(runs.values())
+    except TrainingInterrupted:
+        raise TrainingInterrupted(
+            "training was stopped while classifiers were compared",
+            remedy="Nothing is kept of a comparison; on the command line --resume begins it anew.",
+        ) from None
     return {key: run.deciding for key, run in runs.items()}
 
 

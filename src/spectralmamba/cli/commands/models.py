@@ -16,6 +16,7 @@ def models(
 ) -> None:
     """List the networks with their parameters and multiply-accumulates a pixel."""
     from spectralmamba.models import create_model, list_models, list_presets, model_size
+    from spectralmamba.models.committee import SIMPLE_MODELS
 
     table = Table("model", "preset", "patch", "parameters", "MACs a pixel")
     for column in table.columns[2:]:
@@ -31,3 +32,4 @@ def models(
         f"At {bands} bands and {classes} classes. Matrix products and convolutions are counted by torch's FlopCounterMode, the "
         "selective scan as tokens × channels × (4 × states + 2)."
     )
+    console.print(f"Without a network: {', '.join(SIMPLE_MODELS)}. With --model auto, training chooses among all.")

@@ -77,7 +77,11 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Network; `spectralmamba models` lists them.", show_default="spectral_mamba"),
+        typer.Option(
+            help="What classifies: a network (`spectralmamba models` lists them); without one label_propagation, "
+            "support_vectors or logistic_regression; or auto, the best of all on training labels left out in turn.",
+            show_default="spectral_mamba",
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="The network's preset: default, paper.", show_default="default")

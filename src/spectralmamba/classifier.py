@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
 from spectralmamba.models import create_model
-from spectralmamba.models.committee import COMPANIONS, SIMPLE_MODELS, Committee, LabelPropagation
+from spectralmamba.models.committee import COMPANIONS, SIMPLE_MODELS, Committee, LabelPropagation, build_companion
 from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.models.prediction_sets import PredictionSets
 from spectralmamba.pixels import Pixels, as_input
@@ -342,7 +342,7 @@ def build_network(
     """
     if model["name"] in SIMPLE_MODELS:
         with torch.device(device or "cpu"):
-            return SIMPLE_MODELS[model["name"]](bands, classes, model["size"])
+            return build_companion(model["name"].replace("_", " "), bands, classes, model["size"], model["patch"])
     settled = {"name": model["name"], "bands": bands, "classes": classes}
     settled |= {"patch": model["patch"], "preset": model["preset"]}
     for option in settled.keys() & model["options"].keys():
@@ -353,7 +353,8 @@ def build_network(
         network, companion = create_model(**settled, **model["options"]), model.get("companion")
         if companion is None:
             return network
-        return Committee(network, COMPANIONS[companion["kind"]](bands, classes, companion["size"]))
+        beside = build_companion(companion["kind"], bands, classes, companion["size"], model["patch"])
+        return Committee(network, beside)
 
 
 def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | None:
@@ -372,7 +373,8 @@ def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | No
             raise ValueError("prediction sets without label propagation")
         return PredictionSets().to("meta")
     _check_size(size)
-    return PredictionSets(LabelPropagation(len(card["bands"]["used"]), len(card["classes"]), size)).to("meta")
+    bands, classes = len(card["bands"]["used"]), len(card["classes"])
+    return PredictionSets(LabelPropagation(bands, classes, size, card["model"]["patch"])).to("meta")
 
 
 def _check_size(size: object) -> None:

@@ -303,7 +303,7 @@ def test_familiarity_is_that_of_the_blunt_view(remoteness: float, familiarity: f
 def test_alone_the_sharp_view_counts_up_to_twice_as_much_as_the_blunt_one(remoteness: float, familiarity: float):
     propagation, x = random_propagation(3, remoteness=remoteness), spectra(1)
     blunt, sharp, _ = propagation.judge(x)
-    share = 2 / 3 * familiarity
+    share = familiarity
     expected = share * sharp.exp() + (1 - share) * blunt.exp()
     found = propagation(x)
     assert not found.isnan().any()
@@ -319,11 +319,7 @@ def test_the_committee_gives_the_weighted_mean_of_networks_and_both_views_probab
     propagation.blunt.spacing.fill_(3)  # of the 30 some are familiar and others not
     blunt, sharp, familiarity = propagation.judge(x)
     assert 0.1 < (familiarity == 1).float().mean() < 0.9
-    expected = (
-        familiarity * network(x).softmax(1) / 4
-        + familiarity * sharp.exp() / 2
-        + (1 - 3 / 4 * familiarity) * blunt.exp()
-    )
+    expected = familiarity * (network(x).softmax(1) / 4 + 3 / 4 * sharp.exp()) + (1 - familiarity) * blunt.exp()
     found = Committee(network, propagation)(x)
     torch.testing.assert_close(found.softmax(1), expected, rtol=5e-6, atol=1e-7)
     torch.testing.assert_close(found.exp().sum(1), torch.ones(30), rtol=0, atol=1e-6)
@@ -338,7 +334,7 @@ def test_network_and_sharp_view_count_less_the_more_remote_a_pixel_is(remoteness
     propagation.sharp.support.fill_(1)
     found = Committee(Fixed([0.0, 0.0, 1000.0]), propagation)(torch.full((1, BANDS), remoteness))
     assert not found.isnan().any()
-    network, sharp, blunt = 0.25 * familiarity, 0.5 * familiarity, 1 - 0.75 * familiarity
+    network, sharp, blunt = 0.25 * familiarity, 0.75 * familiarity, 1 - familiarity
     expected = torch.tensor(
         [[0.1 * sharp + 0.9 * blunt, 0.7 * sharp + 0.06 * blunt, network + 0.2 * sharp + 0.04 * blunt]]
     )
@@ -356,13 +352,30 @@ def test_far_from_all_nodes_the_nearest_ones_shares_are_the_committees(far: floa
     torch.testing.assert_close(found.exp(), propagation.blunt.shares[[1, 2, 1]], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("patch", [1, 3])
-def test_label_propagations_multiply_accumulates_are_two_kernels_two_shares_and_the_sharpening(patch: int):
+@pytest.mark.parametrize("patch", [1, 3, 5])
+def test_label_propagations_multiply_accumulates_are_a_kernel_and_shares_a_view_and_the_sharpening(patch: int):
     network = create_model("spectral_mamba", bands=BANDS, classes=4, patch=patch)
     bare = model_size(network, BANDS, patch)
-    whole = model_size(Committee(network, random_propagation(4, nodes=13)), BANDS, patch)
-    assert whole.multiply_accumulates - bare.multiply_accumulates == 2 * (13 * BANDS + 13 * 4) + BANDS * BANDS
+    whole = model_size(Committee(network, LabelPropagation(BANDS, 4, 13, patch)), BANDS, patch)
+    sharp = 1 if patch <= 3 else 2
+    assert whole.multiply_accumulates - bare.multiply_accumulates == (1 + sharp) * 13 * (BANDS + 4) + sharp * BANDS**2
     assert whole.parameters == bare.parameters
+
+
+def test_of_wide_patches_the_sharp_view_is_the_mean_of_the_whole_patchs_and_of_its_middles():
+    plain, wide = random_propagation(4), LabelPropagation(BANDS, 4, 13, patch=7)
+    assert plain.near is None
+    assert LabelPropagation(BANDS, 4, 13, patch=3).near is None
+    wide.near = random_smoother(4, 13, seed=9)
+    for name in ("blunt", "sharp", "sharpening"):
+        setattr(wide, name, getattr(plain, name))
+    x = torch.randn(20, BANDS, 7, 7, generator=torch.Generator().manual_seed(1))
+    (blunt, sharp, familiarity), (blunt_too, whole, familiarity_too) = wide.judge(x), plain.judge(x)
+    assert torch.equal(blunt, blunt_too)
+    assert torch.equal(familiarity, familiarity_too)
+    middle = kernel_mean(wide.near, x[:, :, 2:5, 2:5].double().mean((2, 3)) @ wide.sharpening.double())
+    torch.testing.assert_close(sharp.exp().double(), (whole.exp().double() + middle) / 2, rtol=1e-4, atol=1e-6)
+    assert (whole.exp() - middle).abs().max() > 0.1
 
 
 def test_label_propagation_knows_nothing_before_it_has_learned():

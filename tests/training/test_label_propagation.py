@@ -35,7 +35,7 @@ from spectralmamba import Classifier, Settings, fit, fit_seeds, map_scene, split
 from spectralmamba.errors import ClassifierError, SettingsError, TrainingInterrupted
 from spectralmamba.models import SpectralMamba
 from spectralmamba.models.committee import Committee, KernelSmoother, LabelPropagation, SupportVectorMachine
-from spectralmamba.pixels import Pixels, patch_means
+from spectralmamba.pixels import Pixels, as_input, patch_means
 from spectralmamba.training import companions, self_training
 from spectralmamba.training.companions import _spread, labels_are_few, learn_companion, propagate_labels
 from spectralmamba.training.self_training import Pupil
@@ -214,6 +214,17 @@ def test_twins_are_no_measure_of_how_far_apart_spectra_are(view: str):
     distances = (nodes[:, None] - nodes).square().sum(2).sqrt()
     differing = torch.where(distances < 1e-3, torch.inf, distances).amin(1)
     torch.testing.assert_close(smoother.spacing.double(), differing, rtol=1e-3, atol=0)
+
+
+def test_the_middle_of_wide_patches_is_spread_over_by_itself():
+    settings = Settings(patch=5)
+    task = task_of(*scene_of([9, 2, 1, 5]), settings)
+    wide = propagate_labels(task, settings, 5)
+    narrow = propagate_labels(task, settings, 3)
+    assert narrow.near is None
+    assert wide.near is not None
+    assert same_tensors(wide.near, narrow.sharp)
+    assert not same_tensors(wide.near, wide.sharp)
 
 
 def test_equal_nodes_make_no_pixel_remote_that_equals_them():
@@ -553,11 +564,11 @@ def test_the_classifiers_probabilities_are_the_weighted_mean_of_networks_and_bot
 
     network, blunt, sharp, familiarity = map(given_by, (committee.network, *(Part(propagation, n) for n in range(3))))
     f = familiarity[0]
-    expected = f * network / 4 + f * sharp / 2 + (1 - 3 / 4 * f) * blunt
+    expected = f * (network / 4 + 3 / 4 * sharp) + (1 - f) * blunt
     # Through logarithms and back in float32.
     np.testing.assert_allclose(given_by(committee), expected, rtol=5e-6)
     np.testing.assert_allclose(classifier.predict_proba(halved[0]).values, expected, rtol=5e-6)
-    alone = 2 / 3 * f * sharp + (1 - 2 / 3 * f) * blunt
+    alone = f * sharp + (1 - f) * blunt
     np.testing.assert_allclose(given_by(propagation), alone, rtol=5e-6, atol=1e-30)
     for member, other in ((network, blunt), (blunt, sharp), (f, 1)):
         assert np.nanmax(np.abs(member - other)) > 0.1
@@ -710,7 +721,7 @@ def test_label_propagation_is_one_of_a_rounds_three_teachers(
     def nothing(task: Task, _: Settings, patch: int) -> LabelPropagation:
         """Label propagation of equal shares."""
         asked.append(patch)
-        return LabelPropagation(task.normalised.pixels.values.shape[1], len(task.classes), 1)
+        return LabelPropagation(task.normalised.pixels.values.shape[1], len(task.classes), 1, patch)
 
     with monkeypatch.context() as patched:
         patched.setattr(self_training, "propagate_labels", nothing)
@@ -720,8 +731,9 @@ def test_label_propagation_is_one_of_a_rounds_three_teachers(
     assert propagating[1:] != without[1:]
     pixels = Pixels.from_scene(scene, np.flatnonzero(scene["good"].values))
     task = prepare(pixels, labels, {0: split}, taught)[0]
-    candidates = nodes_of(task, 5)[len(task.positions) :]
-    expected = without[0] - 1 / 3 + propagate_labels(task, taught, 5)(candidates).exp()
+    others = task.training_side[~torch.isin(task.training_side, task.positions)]
+    patches = as_input(task.normalised.pixels.gathered(task.normalised.pixels.neighbourhoods(others, 5)))
+    expected = without[0] - 1 / 3 + propagate_labels(task, taught, 5)(patches).exp()
     torch.testing.assert_close(propagating[0], expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(propagating[0].sum(1), torch.full((len(expected),), 3.0), rtol=0, atol=1e-5)
 

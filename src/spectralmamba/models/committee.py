@@ -15,13 +15,21 @@ from torch.nn.functional import log_softmax, one_hot
 # probabilities of machines that learned five labels a class are right as often as they say.
 _STEEPNESS = 3.0
 _VOTE = 4.0
-# How much each counts where a pixel is familiar. Of other weights tried, those within a quarter of these differ by less than 0.002.
-_NETWORK, _SHARP, _BLUNT = 0.25, 0.5, 0.25
+# How much the network counts beside the sharp view where a pixel is familiar. From a quarter to a third makes no difference.
+_NETWORK = 0.25
+NEAR = 3
+"""Width of the middle of a patch that label propagation sees by itself, too, if the patch is wider."""
 
 
 def mean_spectra(x: Tensor) -> Tensor:
     """Return the mean spectra `(B, L)` of patches `(B, L, P, P)`, or spectra `(B, L)` as they are."""
     return x if x.dim() == 2 else x.mean((2, 3))
+
+
+def middle_spectra(x: Tensor) -> Tensor:
+    """Return the mean spectra `(B, L)` of the middle 3 × 3 pixels of patches `(B, L, P, P)`, P > 3."""
+    border = (x.shape[-1] - NEAR) // 2
+    return x[:, :, border:-border, border:-border].mean((2, 3))
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -77,30 +85,36 @@ class LabelPropagation(nn.Module):
     """What labels spread to, over spectra seen in two ways: blunt, as they come, and sharp, where noise counts still less.
 
     Sharp eyes tell classes apart best among spectra that have been seen, blunt ones in fields that differ from those. So the sharp
-    view counts by the familiarity f = 1 / max(1, r)³ of a pixel of remoteness r, seen bluntly.
+    view counts by the familiarity f = 1 / max(1, r)³ of a pixel of remoteness r, seen bluntly. Of wide patches the sharp view is
+    the mean of two: of the whole patch, and of its middle, where fields are narrow.
 
     Attributes:
         sharpening: What turns spectra into the sharp view, `(L, L)`.
         blunt: Smoother of spectra as they come.
         sharp: Smoother of the sharp view.
+        near: Smoother of the sharp view of a patch's middle; None where that is the patch.
         size: Number of the spectra that labels have spread to.
 
-    Shapes: `(B, L)`, or `(B, L, P, P)` → logarithm of probabilities `(B, K)`.
+    Shapes: `(B, L)` for P = 1, else `(B, L, P, P)` → logarithm of probabilities `(B, K)`.
     """
 
     sharpening: Tensor
 
-    def __init__(self, bands: int, classes: int, size: int) -> None:
+    def __init__(self, bands: int, classes: int, size: int, patch: int = 1) -> None:
         super().__init__()
         self.size = size
         self.register_buffer("sharpening", torch.eye(bands))
         self.blunt, self.sharp = KernelSmoother(bands, classes, size), KernelSmoother(bands, classes, size)
+        self.near = KernelSmoother(bands, classes, size) if patch > NEAR else None
 
     def judge(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of the blunt and of the sharp view, each `(B, K)`, and the familiarity, `(B, 1)`."""
         spectra = mean_spectra(x)
         blunt, remoteness = self.blunt.judge(spectra)
-        return blunt, self.sharp(spectra @ self.sharpening), remoteness.clamp_min(1)[:, None] ** -3
+        sharp = self.sharp(spectra @ self.sharpening)
+        if self.near is not None:
+            sharp = _mean((0.5, sharp), (0.5, self.near(middle_spectra(x) @ self.sharpening)))
+        return blunt, sharp, remoteness.clamp_min(1)[:, None] ** -3
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
@@ -109,8 +123,7 @@ class LabelPropagation(nn.Module):
     @staticmethod
     def decide(blunt: Tensor, sharp: Tensor, familiarity: Tensor) -> Tensor:
         """Return the logits `(B, K)` of both views together."""
-        share = _SHARP / (_SHARP + _BLUNT) * familiarity
-        return _mean((share, sharp), (1 - share, blunt))
+        return _mean((familiarity, sharp), (1 - familiarity, blunt))
 
 
 class SupportVectorMachine(nn.Module):
@@ -184,6 +197,14 @@ COMPANIONS: dict[str, type[Companion]] = {
 }
 """What `Settings.companion` calls them."""
 
+
+def build_companion(kind: str, bands: int, classes: int, size: int, patch: int) -> Companion:
+    """Build one of `COMPANIONS` for patches of a width, with nothing learned."""
+    if kind == "label propagation":
+        return LabelPropagation(bands, classes, size, patch)
+    return COMPANIONS[kind](bands, classes, size)
+
+
 SIMPLE_MODELS = {name.replace(" ", "_"): kind for name, kind in COMPANIONS.items()}
 """What `Settings.model` calls them where they decide alone."""
 
@@ -192,8 +213,8 @@ class Committee(nn.Module):
     """The mean of what a network and its companion give each class as probability.
 
     A support vector machine or logistic regression counts as much as the network. Of label propagation, the sharp view counts
-    twice as much as the blunt one or the network where a pixel is familiar; with less familiarity both give way to the blunt
-    view. Of fields that differ from all it has seen, a network is as sure as of any other, and often wrong.
+    three times as much as the network where a pixel is familiar; with less familiarity both give way to the blunt view. Of fields
+    that differ from all it has seen, a network is as sure as of any other, and often wrong.
 
     Shapes: what both take → the mean's logarithm `(B, K)`.
     """
@@ -210,14 +231,13 @@ class Committee(nn.Module):
         """Return the logits of all together, and those of the companion alone, each `(B, K)`."""
         learned = log_softmax(self.network(x), 1)
         if not isinstance(self.companion, LabelPropagation):
-            half, known = learned.new_full((), 0.5), log_softmax(self.companion(x), 1)
-            return _mean((half, learned), (half, known)), known
-        blunt, sharp, familiarity = judged = self.companion.judge(x)
-        rest = 1 - (_NETWORK + _SHARP) * familiarity
-        together = _mean((_NETWORK * familiarity, learned), (_SHARP * familiarity, sharp), (rest, blunt))
-        return together, self.companion.decide(*judged)
+            known = log_softmax(self.companion(x), 1)
+            return _mean((0.5, learned), (0.5, known)), known
+        blunt, sharp, familiarity = self.companion.judge(x)
+        known = _mean((_NETWORK, learned), (1 - _NETWORK, sharp))
+        return self.companion.decide(blunt, known, familiarity), self.companion.decide(blunt, sharp, familiarity)
 
 
-def _mean(*members: tuple[Tensor, Tensor]) -> Tensor:
+def _mean(*members: tuple[Tensor | float, Tensor]) -> Tensor:
     """Return the logarithm of a mean of probabilities; of each its weight, and the logarithms `(B, K)`."""
-    return torch.stack([weight.log() + found for weight, found in members]).logsumexp(0)
+    return torch.stack([torch.as_tensor(weight).log().to(found) + found for weight, found in members]).logsumexp(0)

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from spectralmamba.errors import SettingsError
-from spectralmamba.models.committee import Companion, LabelPropagation, LogisticRegression, SupportVectorMachine
+from spectralmamba.models.committee import (
+    NEAR,
+    Companion,
+    LabelPropagation,
+    LogisticRegression,
+    SupportVectorMachine,
+)
 from spectralmamba.pixels import patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.training.draws import Purpose, generator, some_of
@@ -75,7 +81,7 @@ def propagate_labels(task: Task, settings: Settings, patch: int) -> LabelPropaga
     Zhou et al. 2004, "Learning with local and global consistency". An edge weighs as much as a Gaussian kernel of the distance
     between two patch means. With S the weights, divided by the roots of both nodes' sums, and Y the labels, what the nodes know is
     F = (I − α S)⁻¹ Y, solved at once. Any other pixel takes the kernel's mean of the nodes' shares of F. That is done twice: with
-    spectra as they are, and with those of a sharper whitening.
+    spectra as they are, and with those of a sharper whitening; of wide patches a third time, with the sharper ones of their middle.
 
     Args:
         task: Its labelled pixels, and the pixels of its training side, are the nodes: a random part of them where they are many.
@@ -86,13 +92,15 @@ def propagate_labels(task: Task, settings: Settings, patch: int) -> LabelPropaga
     random = generator(settings.seed, Purpose.GRAPH, step=0)
     labelled = _of_each_class(task.targets.cpu().numpy(), _MOST_LABELLED, random)
     unlabelled = some_of(task.unlabelled, max(0, _MOST_NODES - len(labelled)), random)
-    nodes = patch_means(pixels, torch.cat([task.positions[labelled], unlabelled]), patch)  # (S, L)
-    found = LabelPropagation(nodes.shape[1], len(task.classes), len(nodes)).to(nodes.device)
+    positions = torch.cat([task.positions[labelled], unlabelled])
+    nodes = patch_means(pixels, positions, patch)  # (S, L)
+    found = LabelPropagation(nodes.shape[1], len(task.classes), len(nodes), patch).to(nodes.device)
     found.sharpening.copy_(task.normalised.sharpening)
-    for smoother, seen, passed_on in (
-        (found.blunt, nodes, _PASSED_ON),
-        (found.sharp, nodes @ found.sharpening, _PASSED_ON_SHARP),
-    ):
+    views = [(found.blunt, nodes, _PASSED_ON), (found.sharp, nodes @ found.sharpening, _PASSED_ON_SHARP)]
+    if found.near is not None:
+        middles = patch_means(pixels, positions, NEAR)
+        views.append((found.near, middles @ found.sharpening, _PASSED_ON_SHARP))
+    for smoother, seen, passed_on in views:
         variance = float(seen.double().var(0, correction=0).mean()) or 1.0
         smoother.gamma.fill_(_REACH / (seen.shape[1] * variance))
         smoother.support.copy_(seen)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spectralmamba.models.committee import LabelPropagation
 from spectralmamba.models.prediction_sets import PredictionSets
+from spectralmamba.pixels import as_input
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import propagate_labels
 from spectralmamba.training.draws import Purpose, generator, some_of
@@ -90,4 +91,4 @@ def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
 
 def _probabilities(propagation: LabelPropagation, task: Task, positions: Tensor, patch: int) -> Tensor:
     spectra = task.normalised.pixels.patches(positions, patch, _PIXELS)
-    return torch.cat([propagation(part.mean(1)).softmax(1) for part in spectra])
+    return torch.cat([propagation(as_input(part)).softmax(1) for part in spectra])

@@ -137,7 +137,8 @@ def test_the_report_of_a_run_tells_its_novelty(run: Run, data: Any, quick: Setti
     assert "How unlike all classes each pixel is" in report
 
 
-def test_where_no_test_pixel_has_a_novelty_there_is_no_share_of_them(run: Run, data: Any, quick: Settings):
+def score_nodata(run: Run, data: Any, quick: Settings) -> None:
+    """Train, map, and score labelled pixels without data."""
     scene, labels, split = data
     nodata = ~np.isfinite(scene.values).all(0)
     ids = labels.copy(deep=True)
@@ -145,6 +146,10 @@ def test_where_no_test_pixel_has_a_novelty_there_is_no_share_of_them(run: Run, d
     classifier = run.train(scene, labels, split, quick, device="cpu")
     run.map(classifier, scene)
     run.evaluate(classifier, scene, ids, dataclasses.replace(split, test=nodata))
+
+
+def test_where_no_test_pixel_has_a_novelty_there_is_no_share_of_them(run: Run, data: Any, quick: Settings):
+    score_nodata(run, data, quick)
     assert strict_json(run.folder / "scores.json")["novelty"] is None
 
 
@@ -212,13 +217,7 @@ def test_no_set_holds_a_class_that_did_not_train(run: Run, data: Any, quick: Set
 
 
 def test_where_no_test_pixel_has_a_set_there_is_no_share_of_them(run: Run, data: Any, quick: Settings):
-    scene, labels, split = data
-    nodata = ~np.isfinite(scene.values).all(0)
-    ids = labels.copy(deep=True)
-    ids.values[nodata] = 1
-    classifier = run.train(scene, labels, split, quick, device="cpu")
-    run.map(classifier, scene)
-    run.evaluate(classifier, scene, ids, dataclasses.replace(split, test=nodata))
+    score_nodata(run, data, quick)
     assert sets_of_test(run) is None
     assert run.report().is_file()
 

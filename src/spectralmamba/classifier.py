@@ -262,16 +262,13 @@ class Classifier:
         with exact_convolutions():
             for spectra in pixels.patches(positions, self.patch, batch_size):
                 x = as_input(spectra)
-                if self.sets is None:
-                    logits = self.network(x)
-                elif self.sets.propagation is not None:
-                    logits = self.network(x)
-                    sets.append(self.sets(self.sets.propagation(x)))
+                if isinstance(self.network, Committee):
+                    logits, known = self.network.judge(x)
                 else:
-                    logits, known = (
-                        self.network.judge(x) if isinstance(self.network, Committee) else (self.network(x),) * 2
-                    )
-                    sets.append(self.sets(known))
+                    logits = known = self.network(x)
+                if self.sets is not None:
+                    propagation = self.sets.propagation
+                    sets.append(self.sets(known if propagation is None else propagation(x)))
                 found.append(logits.softmax(1))
                 if self.novelty is not None:
                     novelty.append(self.novelty(spectra.mean(1)))
@@ -342,7 +339,7 @@ def build_network(
     """
     if model["name"] in SIMPLE_MODELS:
         with torch.device(device or "cpu"):
-            return build_companion(model["name"].replace("_", " "), bands, classes, model["size"], model["patch"])
+            return build_companion(SIMPLE_MODELS[model["name"]], bands, classes, model["size"], model["patch"])
     settled = {"name": model["name"], "bands": bands, "classes": classes}
     settled |= {"patch": model["patch"], "preset": model["preset"]}
     for option in settled.keys() & model["options"].keys():

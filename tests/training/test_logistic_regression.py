@@ -20,7 +20,7 @@ from training_example import Data, inputs_of, rewrite, same_tensors, scene_of, t
 
 from spectralmamba import Classifier, Settings, fit, fit_seeds, map_scene, split_random
 from spectralmamba.errors import ClassifierError, SettingsError
-from spectralmamba.models.committee import SIMPLE_MODELS, Committee, LogisticRegression
+from spectralmamba.models.committee import COMPANIONS, SIMPLE_MODELS, Committee, LogisticRegression
 from spectralmamba.pixels import patch_means
 from spectralmamba.training import companions
 from spectralmamba.training.companions import learn_companion, learn_simple
@@ -197,7 +197,7 @@ def test_a_simple_model_learns_maps_and_is_read_as_it_was_written(
         on_step=lambda progress: steps.append(progress.step),
     )
     assert steps == []
-    assert type(classifier.network) is SIMPLE_MODELS[name]
+    assert type(classifier.network) is COMPANIONS[SIMPLE_MODELS[name]]
     assert classifier.card["model"]["name"] == classifier.card["settings"]["model"] == name
     assert classifier.card["model"]["companion"] is None
     assert classifier.card["model"]["parameters"] == 0

@@ -22,7 +22,7 @@ from spectralmamba.errors import TrainingInterrupted
 from spectralmamba.models import register_model, registry
 from spectralmamba.pixels import Pixels
 from spectralmamba.tensor_files import read_tensors
-from spectralmamba.training import Progress, fitting, self_training
+from spectralmamba.training import Progress, fitting, self_training, task
 from spectralmamba.training.self_training import Pupil, Stage, plan
 from spectralmamba.training.task import Task, prepare
 
@@ -225,7 +225,7 @@ def test_the_probabilities_of_candidates_are_the_same_however_many_are_classifie
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(9 * pupil.task.normalised.pixels.values.shape[1], 3))
     whole = pupil._probabilities(network, 3)
-    monkeypatch.setattr(self_training, "_PIXELS", 7)
+    monkeypatch.setattr(task, "_ASKED", 7)
     # Products of other shapes add up in another order, in float32.
     torch.testing.assert_close(pupil._probabilities(network, 3), whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(whole.sum(1), torch.ones(len(whole)))

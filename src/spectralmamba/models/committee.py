@@ -205,8 +205,8 @@ def build_companion(kind: str, bands: int, classes: int, size: int, patch: int) 
     return COMPANIONS[kind](bands, classes, size)
 
 
-SIMPLE_MODELS = {name.replace(" ", "_"): kind for name, kind in COMPANIONS.items()}
-"""What `Settings.model` calls them where they decide alone."""
+SIMPLE_MODELS = {kind.replace(" ", "_"): kind for kind in COMPANIONS}
+"""What `Settings.model` calls them where they decide alone, and their kind."""
 
 
 class Committee(nn.Module):

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from spectralmamba.errors import SettingsError
-from spectralmamba.models.committee import COMPANIONS, SIMPLE_MODELS
-from spectralmamba.pixels import as_input
+from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import learn_simple
 from spectralmamba.training.draws import Purpose, generator
@@ -21,7 +20,6 @@ from spectralmamba.training.task import Task
 
 FIRST_CHOICE = "spectral_mamba"
 _CLEAR = 2.0  # standard errors by which another must be better than the first choice
-_PIXELS = 2048  # at a time
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def choose_model(
         return Choice(FIRST_CHOICE, {}, 0, reason)
     tasks = {fold: leave_out(apart, left_out) for fold, left_out in asked.items()}
     right = {FIRST_CHOICE: _right(train(tasks, settings), task, asked, settings.patch)}
-    for name, kind in zip(SIMPLE_MODELS, COMPANIONS, strict=True):
+    for name, kind in SIMPLE_MODELS.items():
         try:
             learned = {fold: learn_simple(kind, fewer, settings, settings.patch) for fold, fewer in tasks.items()}
         except SettingsError:  # too many classes
@@ -92,7 +90,6 @@ def _right(learned: Mapping[int, nn.Module], task: Task, asked: Mapping[int, np.
     found = []
     for fold, left_out in asked.items():
         chosen = torch.from_numpy(np.flatnonzero(left_out)).to(task.positions.device)
-        spectra = task.normalised.pixels.patches(task.positions[chosen], patch, _PIXELS)
-        answers = torch.cat([learned[fold].eval()(as_input(part)).argmax(1) for part in spectra])
+        answers = task.logits(learned[fold], task.positions[chosen], patch).argmax(1)
         found.append((answers == task.targets[chosen]).double().cpu().numpy())
     return np.concatenate(found)

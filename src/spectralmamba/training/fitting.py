@@ -254,8 +254,8 @@ class _Run:
         self.novelty: NoveltyScore
         self.sets: tuple[PredictionSets, dict[str, Any]] | None
         if not self.stages:
-            kind = settings.model.replace("_", " ")
-            self._conclude(learn_simple(kind, task, settings, settings.patch), None, settings.patch)
+            simple = learn_simple(SIMPLE_MODELS[settings.model], task, settings, settings.patch)
+            self._conclude(simple, None, settings.patch)
 
     @property
     def deciding(self) -> nn.Module:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from spectralmamba.models.committee import LabelPropagation
 from spectralmamba.models.prediction_sets import PredictionSets
-from spectralmamba.pixels import as_input
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import propagate_labels
 from spectralmamba.training.draws import Purpose, generator, some_of
@@ -24,7 +23,6 @@ from spectralmamba.training.folds import FOLDS, divide, leave_out
 from spectralmamba.training.task import Task
 
 _MOST_ASKED = 5000  # pixels of a fold, and of the training side
-_PIXELS = 2048  # at a time
 _ROUNDING = 1e-5  # of probabilities and of sums of weights
 
 
@@ -90,5 +88,4 @@ def _quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> float:
 
 
 def _probabilities(propagation: LabelPropagation, task: Task, positions: Tensor, patch: int) -> Tensor:
-    spectra = task.normalised.pixels.patches(positions, patch, _PIXELS)
-    return torch.cat([propagation(as_input(part)).softmax(1) for part in spectra])
+    return task.logits(propagation, positions, patch).softmax(1)

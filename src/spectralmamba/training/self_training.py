@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from spectralmamba.models.committee import Companion, LabelPropagation
-from spectralmamba.pixels import as_input
 from spectralmamba.settings import Settings
 from spectralmamba.training.companions import labels_are_few, learn_companion, propagate_labels
 from spectralmamba.training.draws import Purpose, generator, some_of
 from spectralmamba.training.task import Task
 
 _MOST_CANDIDATES = 20_000  # pixels that teachers look at
-_PIXELS = 2048  # classified at a time
 
 
 @dataclass(frozen=True)
@@ -138,12 +136,8 @@ class Pupil:
         random = generator(self.settings.seed, Purpose.PSEUDO_LABELS, step=2**32)
         return some_of(self.task.unlabelled, _MOST_CANDIDATES, random)
 
-    @torch.no_grad()
     def _probabilities(self, network: nn.Module, patch: int) -> Tensor:
-        network.eval()
-        patches = self.task.normalised.pixels.patches(self._candidates, patch, _PIXELS)
-        parts = [network(as_input(spectra)).softmax(1) for spectra in patches]
-        return torch.cat(parts).cpu() if parts else self.sums
+        return self.task.logits(network, self._candidates, patch).softmax(1).cpu()
 
     @cached_property
     def _propagation(self) -> LabelPropagation:

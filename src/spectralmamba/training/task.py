@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectralmamba.classifier import FORMAT, versions
 from spectralmamba.errors import LabelError, SplitError
 from spectralmamba.files import numbers_or_none
-from spectralmamba.pixels import Pixels
+from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import default_colors
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.transforms import InputTransform, learn_transform
 
+_ASKED = 2048  # pixels at a time
 _SHARPER = 10.0  # by this ε of the sharper whitening is smaller
 
 
@@ -69,6 +70,13 @@ class Task:
     def unlabelled(self) -> Tensor:
         """Positions of the training side's pixels without a label, `(u,)`."""
         return self.training_side[~torch.isin(self.training_side, self.positions)]
+
+    @torch.no_grad()
+    def logits(self, module: nn.Module, positions: Tensor, patch: int) -> Tensor:
+        """Return what a module answers `(m, K)` to the patches of pixels at `positions` `(m,)`."""
+        module.eval()
+        parts = [module(as_input(part)) for part in self.normalised.pixels.patches(positions, patch, _ASKED)]
+        return torch.cat([self.normalised.pixels.values.new_zeros(0, len(self.classes)), *parts])
 
     def checksum(self) -> str:
         """Return the SHA-256 of the training pixels and their classes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ if not torch.cuda.is_available():
 
 from spectralmamba import Classifier, Settings, Split, fit, simulate_scene, split_random
 
+# A shell that starts tests in the background lets Ctrl-C be ignored, here and in what tests start; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # tensors of a few kilobytes: more threads only wait for each other
 
 

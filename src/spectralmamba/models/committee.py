@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
+from spectralmamba.models.patches import Patches, as_patches, takes_patches
+
 # How steeply a pair's vote follows its decision value, ±1 at the margins, and how much a vote counts in the logits: with both, the
 # probabilities of machines that learned five labels a class are right as often as they say.
 _STEEPNESS = 3.0
@@ -21,17 +23,6 @@ _NETWORK = 0.25
 _STEADYING = 1 / 3
 NEAR = 3
 """Width of the middle of a patch that label propagation sees by itself, too, if the patch is wider."""
-
-
-def mean_spectra(x: Tensor) -> Tensor:
-    """Return the mean spectra `(B, L)` of patches `(B, L, P, P)`, or spectra `(B, L)` as they are."""
-    return x if x.dim() == 2 else x.mean((2, 3))
-
-
-def middle_spectra(x: Tensor) -> Tensor:
-    """Return the mean spectra `(B, L)` of the middle 3 × 3 pixels of patches `(B, L, P, P)`, P > 3."""
-    border = (x.shape[-1] - NEAR) // 2
-    return x[:, :, border:-border, border:-border].mean((2, 3))
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -51,6 +42,7 @@ class KernelSmoother(nn.Module):
     Shapes: `(B, L)`, or `(B, L, P, P)` → logarithm of probabilities `(B, K)`.
     """
 
+    takes_patches = True
     gamma: Tensor
     support: Tensor
     spacing: Tensor
@@ -63,17 +55,17 @@ class KernelSmoother(nn.Module):
         self.register_buffer("spacing", torch.ones(size))
         self.register_buffer("shares", torch.full((size, classes), 1 / classes))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Patches) -> Tensor:
         """Return logits."""
         return self.judge(x)[0]
 
-    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(self, x: Tensor | Patches) -> tuple[Tensor, Tensor]:
         """Return logits `(B, K)`, and how remote each pixel is, `(B,)`.
 
         Remoteness is the distance to the nearest spectrum in units of that one's spacing: about 1 among
         spectra that have been seen, 2 and more in a field of a known class that differs from all those seen.
         """
-        spectra = mean_spectra(x)
+        spectra = as_patches(x).mean()
         # A softmax, because far from all spectra every weight of the kernel would be 0; |x|² is the same for all and left out.
         nearness = 2 * spectra @ self.support.mT - (self.support * self.support).sum(1)  # (B, S)
         probabilities = torch.softmax(self.gamma * nearness, 1) @ self.shares
@@ -101,6 +93,7 @@ class LabelPropagation(nn.Module):
     Shapes: `(B, L)` for P = 1, else `(B, L, P, P)` → logarithm of probabilities `(B, K)`.
     """
 
+    takes_patches = True
     sharpening: Tensor
 
     def __init__(self, bands: int, classes: int, size: int, patch: int = 1) -> None:
@@ -110,18 +103,18 @@ class LabelPropagation(nn.Module):
         self.blunt, self.sharp = KernelSmoother(bands, classes, size), KernelSmoother(bands, classes, size)
         self.near = KernelSmoother(bands, classes, size) if patch > NEAR else None
 
-    def judge(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def judge(self, x: Tensor | Patches) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of the blunt and of the sharp view, each `(B, K)`, and the familiarity, `(B, 1)`."""
-        spectra = mean_spectra(x)
+        spectra = as_patches(x).mean()
         blunt, remoteness = self.blunt.judge(spectra)
         sharp = self.sharp(spectra @ self.sharpening)
         if self.near is not None:
-            sharp = _mean((0.5, sharp), (0.5, self.near(middle_spectra(x) @ self.sharpening)))
+            sharp = _mean((0.5, sharp), (0.5, self.near(as_patches(x).mean(NEAR) @ self.sharpening)))
         else:
             sharp = _mean((1 - _STEADYING, sharp), (_STEADYING, blunt))
         return blunt, sharp, remoteness.clamp_min(1)[:, None] ** -3
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Patches) -> Tensor:
         """Return logits."""
         return self.decide(*self.judge(x))
 
@@ -140,6 +133,7 @@ class SupportVectorMachine(nn.Module):
     Shapes: `(B, L)`, or `(B, L, P, P)` → logits `(B, K)`.
     """
 
+    takes_patches = True
     mean: Tensor
     inverse_sd: Tensor
     gamma: Tensor
@@ -163,10 +157,10 @@ class SupportVectorMachine(nn.Module):
         distances = squared_distances((spectra - self.mean) * self.inverse_sd, self.support)  # (B, S)
         return torch.exp(-self.gamma * distances) @ self.coefficients + self.intercepts
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Patches) -> Tensor:
         """Return logits."""
-        first, second = torch.triu_indices(self.classes, self.classes, offset=1, device=x.device)  # each (J,)
-        votes = torch.sigmoid(_STEEPNESS * self.decisions(mean_spectra(x)))  # (B, J)
+        first, second = torch.triu_indices(self.classes, self.classes, 1, device=self.support.device)  # each (J,)
+        votes = torch.sigmoid(_STEEPNESS * self.decisions(as_patches(x).mean()))  # (B, J)
         to_first, to_second = (one_hot(index, self.classes).to(votes.dtype) for index in (first, second))  # each (J, K)
         return _VOTE * (votes @ to_first + (1 - votes) @ to_second)
 
@@ -177,6 +171,7 @@ class LogisticRegression(nn.Module):
     Shapes: `(B, L)`, or `(B, L, P, P)` → logits `(B, K)`.
     """
 
+    takes_patches = True
     weight: Tensor
     bias: Tensor
 
@@ -188,9 +183,9 @@ class LogisticRegression(nn.Module):
         self.register_buffer("weight", torch.zeros(size, bands))
         self.register_buffer("bias", torch.zeros(size))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Patches) -> Tensor:
         """Return logits."""
-        return torch.addmm(self.bias, mean_spectra(x), self.weight.mT)
+        return torch.addmm(self.bias, as_patches(x).mean(), self.weight.mT)
 
 
 Companion = LabelPropagation | SupportVectorMachine | LogisticRegression
@@ -228,11 +223,16 @@ class Committee(nn.Module):
         super().__init__()
         self.network, self.companion = network, companion
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def takes_patches(self) -> bool:
+        """Whether its network takes more than tensors."""
+        return takes_patches(self.network)
+
+    def forward(self, x: Tensor | Patches) -> Tensor:
         """Return logits."""
         return self.judge(x)[0]
 
-    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(self, x: Tensor | Patches) -> tuple[Tensor, Tensor]:
         """Return the logits of all together, and those of the companion alone, each `(B, K)`."""
         learned = log_softmax(self.network(x), 1)
         if not isinstance(self.companion, LabelPropagation):

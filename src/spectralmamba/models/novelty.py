@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spectralmamba.models.committee import mean_spectra, squared_distances
+from spectralmamba.models.committee import squared_distances
+from spectralmamba.models.patches import Patches, as_patches
 
 LEVELS = 1001
 
@@ -16,6 +17,7 @@ class NoveltyScore(nn.Module):
     Shapes: `(B, L)`, or `(B, L, P, P)` → `(B,)`, 0 to 1.
     """
 
+    takes_patches = True
     projection: Tensor
     means: Tensor
     levels: Tensor
@@ -30,7 +32,7 @@ class NoveltyScore(nn.Module):
         """Return the squared distance `(B,)` of mean spectra `(B, L)` to the nearest class."""
         return squared_distances(spectra @ self.projection, self.means).amin(1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Patches) -> Tensor:
         """Return scores."""
-        found = torch.searchsorted(self.levels, self.distances(mean_spectra(x)))
+        found = torch.searchsorted(self.levels, self.distances(as_patches(x).mean()))
         return found.clamp_max(LEVELS - 1) / (LEVELS - 1)

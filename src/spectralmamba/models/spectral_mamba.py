@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad, silu
 
 from spectralmamba.errors import ModelError
+from spectralmamba.models.patches import Patches, as_patches, box_sums
 from spectralmamba.models.registry import register_model
 from spectralmamba.ops import selective_scan
 
@@ -34,6 +35,10 @@ class GatedMerging(nn.Module):
     scaled by 2 / P², so that a gate of ½ everywhere gives the mean (reconstructed).
 
     Shapes: `(B, L, P, P)` → `(B, L)`.
+
+    The depthwise convolution sees zeros beyond the patch's border. So what it says of a pixel depends on the patch only by
+    which of the pixel's eight neighbours lie in it: all, or not those beyond one of four edges or corners. Of a whole image it
+    therefore has nine answers, each with a gate of its own, whatever P, and a patch's sum is made of nine sums over them.
     """
 
     def __init__(self, bands: int) -> None:
@@ -48,6 +53,33 @@ class GatedMerging(nn.Module):
         mixed = self.depthwise(patch.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         gate = torch.sigmoid(linear(mixed, self.pointwise.weight.flatten(1), self.pointwise.bias))
         return (gate * patch).sum((1, 2)) * (2 / (patch.shape[1] * patch.shape[2]))
+
+    def of_image(self, image: Tensor, patch: int) -> Tensor:
+        """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""
+        rows, columns = image.shape[0] - patch + 1, image.shape[1] - patch + 1
+        pointwise = self.pointwise.weight.flatten(1)
+        merged = image.new_zeros(rows, columns, image.shape[2])
+        for row, height in _parts(patch):
+            for column, width in _parts(patch):
+                part = image[row : row + rows + height - 1, column : column + columns + width - 1]
+                # Neighbours that lie in the patch, and the part with a border of those.
+                above, below = int(row > 0), int(row + height < patch)
+                before, after = int(column > 0), int(column + width < patch)
+                around = image[
+                    row - above : row + rows + height - 1 + below,
+                    column - before : column + columns + width - 1 + after,
+                ]
+                kernel = self.depthwise.weight[:, :, 1 - above : 2 + below, 1 - before : 2 + after]
+                mixed = conv2d(around.permute(2, 0, 1)[None], kernel, self.depthwise.bias, groups=self.depthwise.groups)
+                mixed = mixed[0].permute(1, 2, 0)  # (h, w, L)
+                gate = torch.sigmoid(linear(mixed, pointwise, self.pointwise.bias))
+                merged += box_sums(gate.mul_(part), height, width)
+        return merged.mul_(2 / patch**2)
+
+
+def _parts(patch: int) -> tuple[tuple[int, int], ...]:
+    """Return where the first row (or column), those inside and the last of a patch begin, and how many they are."""
+    return (0, 1), (1, patch - 2), (patch - 1, 1)
 
 
 class PieceEmbedding(nn.Module):
@@ -146,21 +178,11 @@ class S6Block(nn.Module):
         return self.output_projection(y * silu(z))  # (B, T, M)
 
 
-def _centre(patch: Tensor) -> Tensor:
-    """`(B, L, P, P)` → `(B, L)`."""
-    return patch[:, :, patch.shape[2] // 2, patch.shape[3] // 2]
-
-
-def _mean(patch: Tensor) -> Tensor:
-    """`(B, L, P, P)` → `(B, L)`."""
-    return patch.mean((2, 3))
-
-
-_VIEWS: dict[str, Callable[[Tensor], Tensor] | None] = {
+_VIEWS: dict[str, Callable[[Patches], Tensor] | None] = {
     "none": None,
-    "centre": _centre,
-    "mean": _mean,
-    "both": lambda patch: (_centre(patch) + _mean(patch)) / 2,
+    "centre": lambda patches: patches.centre(),
+    "mean": lambda patches: patches.mean(),
+    "both": lambda patches: (patches.centre() + patches.mean()) / 2,
 }
 
 
@@ -187,6 +209,8 @@ class SpectralMamba(nn.Module):
     Raises:
         ModelError: R is not in 1 … L.
     """
+
+    takes_patches = True
 
     def __init__(
         self,
@@ -232,12 +256,13 @@ class SpectralMamba(nn.Module):
             x = x + block(norm(x))
         return self.final_norm(x).mean(1)  # (B, M)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Patches) -> Tensor:
         """Return logits."""
-        spectrum = x if self.merging is None else self.merging(x)  # (B, L)
+        patches = as_patches(x)
+        spectrum = patches.centre() if self.merging is None else patches.merged(self.merging)  # (B, L)
         logits = self.head(self.dropout(self.features(spectrum)))  # (B, K)
         if self.linear_path is not None and self._view is not None:
-            logits = logits + self.linear_path(_LINEAR_PATH_GAIN * (x if x.dim() == 2 else self._view(x)))
+            logits = logits + self.linear_path(_LINEAR_PATH_GAIN * self._view(patches))
         return logits
 
 

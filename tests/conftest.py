@@ -77,3 +77,12 @@ def classifier_file(_trained: Classifier, tmp_path_factory: pytest.TempPathFacto
 def classifier(classifier_file: Path) -> Classifier:
     """A classifier of the small scene, of its own for each test."""
     return Classifier.load(classifier_file, "cpu")
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Blocks so small that a scene of a dozen rows has many: their width."""
+    from spectralmamba import inference
+
+    monkeypatch.setattr(inference, "BLOCK", 4)
+    return 4

@@ -322,6 +322,7 @@ def test_novelty_is_a_share_and_nan_exactly_at_nodata(classifier: Classifier, sm
 @pytest.mark.parametrize(
     "options", [{"size": 1}, {"size": 5}, {"size": 12}, {"batch_size": 1}, {"batch_size": 7}], ids=str
 )
+@pytest.mark.usefixtures("small_blocks")
 def test_novelty_does_not_depend_on_tiles_and_batches(
     classifier: Classifier, small_scene: xr.DataArray, options: dict[str, int]
 ):
@@ -340,6 +341,7 @@ def test_novelty_is_kept_bit_for_bit(classifier: Classifier, classifier_file: Pa
     np.testing.assert_array_equal(novelty_of(again, small_scene), novelty_of(classifier, small_scene))
 
 
+@pytest.mark.usefixtures("small_blocks")
 def test_a_classifier_of_before_novelty_is_read_and_tells_the_same_classes(
     classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path
 ):

@@ -11,8 +11,8 @@ import xarray as xr
 from scan_cases import OPTIONS, assert_near, make_inputs, poisoned, results
 
 from spectralmamba import Settings, Split, create_model, fit
-from spectralmamba.classifier import exact_convolutions
 from spectralmamba.errors import TrainingInterrupted
+from spectralmamba.inference import exact_convolutions
 from spectralmamba.ops import selective_scan
 from spectralmamba.ops.stacked import StackedLayers
 from spectralmamba.training import Progress, fit_seeds, fitting

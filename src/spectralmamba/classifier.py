@@ -6,11 +6,10 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,14 @@ import xarray as xr
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from spectralmamba import inference
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
+from spectralmamba.inference import Tile
 from spectralmamba.models import create_model
 from spectralmamba.models.committee import COMPANIONS, SIMPLE_MODELS, Committee, LabelPropagation, build_companion
 from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.models.prediction_sets import PredictionSets
-from spectralmamba.pixels import Pixels, as_input
+from spectralmamba.pixels import Pixels
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
@@ -34,34 +35,6 @@ FORMAT = "spectralmamba-classifier/1"
 # calibrations of one sensor drift by tenths of a nanometre.
 WAVELENGTH_TOLERANCE_NM = 1.0
 _CARD_KEYS = ("format", "classes", "bands", "normalisation", "settings", "split", "scores", "versions", "data", "model")
-
-
-class Tile(NamedTuple):
-    """A part of a map.
-
-    Attributes:
-        rows: Where it lies.
-        columns: Where it lies.
-        ids: Class ids `(h, w)`, 0 nodata.
-        probabilities: `(K, h, w)`, NaN nodata.
-        novelty: How unlike all classes, `(h, w)` in 0 to 1, NaN nodata; None if the classifier cannot tell.
-        sets: Which classes are in the prediction set, bool `(K, h, w)`, none at nodata; None if the classifier has no sets.
-    """
-
-    rows: slice
-    columns: slice
-    ids: np.ndarray
-    probabilities: np.ndarray
-    novelty: np.ndarray | None
-    sets: np.ndarray | None
-
-
-class _Seen(NamedTuple):
-    """What a classifier says of m pixels: probabilities `(m, K)`, novelty `(m,)` and sets `(m, K)`, None where it has none."""
-
-    probabilities: Tensor
-    novelty: Tensor | None
-    sets: Tensor | None
 
 
 @dataclass
@@ -194,89 +167,37 @@ class Classifier:
         return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="prediction set")
 
     def tiles(
-        self, scene: xr.DataArray, size: int = 512, batch_size: int = 2048, where: np.ndarray | None = None
+        self,
+        scene: xr.DataArray,
+        size: int = 512,
+        batch_size: int | None = None,
+        where: np.ndarray | None = None,
+        workers: int | None = None,
     ) -> Iterator[Tile]:
-        """Classify a scene tile by tile; each tile is read with a halo of the patch's reach.
+        """Classify a scene tile by tile; the next one is read while one is computed.
+
+        What it says of a pixel depends on nothing but the pixel's patch and the device: to the last bit not on the size of the
+        tiles nor the number of workers.
 
         Args:
             scene: `(band, y, x)`, with the bands that the classifier was trained with.
-            size: Rows and columns of a tile.
-            batch_size: Pixels the network takes at a time.
+            size: Rows and columns of a tile, read at a time with a halo of the patch's reach; rounded up to whole blocks of 64
+                on a CPU and 256 on a GPU.
+            batch_size: Pixels the network takes at a time; None chooses for the device.
             where: Which pixels to classify, bool `(y, x)`; the others are left as nodata is, and tiles of none are passed over.
+            workers: Threads that compute on a CPU; as many as torch has if None.
 
         Raises:
             ClassifierError: The scene has other bands.
         """
         self.check_scene(scene)
-        height, width = scene.shape[1:]
-        reach = self.patch // 2
-        for top in range(0, height, size):
-            for left in range(0, width, size):
-                rows, columns = slice(top, min(top + size, height)), slice(left, min(left + size, width))
-                asked = True if where is None else where[rows, columns]
-                if not np.any(asked):
-                    continue
-                halo_top, halo_left = max(0, top - reach), max(0, left - reach)
-                window = scene.isel(y=slice(halo_top, rows.stop + reach), x=slice(halo_left, columns.stop + reach))
-                inner = (
-                    slice(rows.start - halo_top, rows.stop - halo_top),
-                    slice(columns.start - halo_left, columns.stop - halo_left),
-                )
-                yield Tile(rows, columns, *self._classify(window, inner, asked, batch_size))
-
-    def _classify(
-        self, window: xr.DataArray, inner: tuple[slice, slice], asked: np.ndarray | bool, batch_size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Return ids, probabilities, novelty and sets of the inner part of a window, of those pixels there that are asked for."""
-        pixels = Pixels.from_scene(window, self.bands, self.device)
-        wanted = np.zeros(window.shape[1:], bool)
-        wanted[inner] = asked
-        positions = pixels.at(wanted)
-        found = self._look(pixels.with_values(self.transform(pixels.values)), positions, batch_size)
-        where = (pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy())
-
-        def on_grid(values: Tensor | None, nothing: float, kind: type) -> np.ndarray | None:
-            if values is None:
-                return None
-            grid = np.full((*values.shape[1:], *wanted.shape), nothing, kind)  # (h, w), or (K, h, w)
-            grid[..., where[0], where[1]] = values.cpu().numpy().T
-            return grid[..., *inner]
-
-        probabilities = on_grid(found.probabilities, np.nan, np.float32)
-        ids = np.zeros(wanted.shape, np.uint16)
-        ids[where] = self.classes[found.probabilities.argmax(1).cpu().numpy()]
-        assert probabilities is not None
-        return ids[inner], probabilities, on_grid(found.novelty, np.nan, np.float32), on_grid(found.sets, 0, np.bool_)
+        yield from inference.tiles(self, scene, size, batch_size, where, workers)
 
     def probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int = 2048) -> Tensor:
         """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""
-        return self._look(pixels.with_values(self.transform(pixels.values)), positions, batch_size).probabilities
-
-    @torch.inference_mode()
-    def _look(self, pixels: Pixels, positions: Tensor, batch_size: int) -> _Seen:
-        """Return what there is to say of normalised pixels, each of whose patches is gathered once."""
         self.network.eval()
-        classes = len(self.classes)
-        found, novelty = [pixels.values.new_zeros(0, classes)], [pixels.values.new_zeros(0)]
-        sets = [torch.zeros(0, classes, dtype=torch.bool, device=pixels.values.device)]
-        with exact_convolutions():
-            for spectra in pixels.patches(positions, self.patch, batch_size):
-                x = as_input(spectra)
-                if isinstance(self.network, Committee):
-                    logits, known = self.network.judge(x)
-                else:
-                    logits = known = self.network(x)
-                if self.sets is not None:
-                    propagation = self.sets.propagation
-                    sets.append(self.sets(known if propagation is None else propagation(x)))
-                found.append(logits.softmax(1))
-                if self.novelty is not None:
-                    novelty.append(self.novelty(spectra.mean(1)))
-        return _Seen(
-            torch.cat(found),
-            None if self.novelty is None else torch.cat(novelty),
-            None if self.sets is None else torch.cat(sets),
-        )
+        normalised = pixels.with_values(self.transform(pixels.values))
+        return inference.look_at(self, normalised, positions, batch_size).probabilities
 
     def check_scene(self, scene: xr.DataArray) -> None:
         """Check that a scene has the bands that the classifier was trained with.
@@ -315,18 +236,6 @@ class Classifier:
 
 
 NO_DATA = "only nodata"
-
-
-@contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """Let GPUs convolve in float32 rather than TF32, the same way every time, and give the caller's choice back afterwards."""
-    library: Any = torch.backends.cudnn
-    before = library.deterministic, library.allow_tf32
-    library.deterministic, library.allow_tf32 = True, False
-    try:
-        yield
-    finally:
-        library.deterministic, library.allow_tf32 = before
 
 
 def build_network(

@@ -44,17 +44,23 @@ class Pixels:
             bands: Positions of the bands to take, counted from 0.
             device: Where the spectra go.
         """
-        _, height, width = scene.shape
-        spectra, valid = [], np.zeros((height, width), bool)
-        for block_rows in row_blocks(scene):
-            block = scene.isel(band=bands, y=block_rows).values  # (L, h, W)
-            finite = np.isfinite(block).all(0)
-            valid[block_rows] = finite
-            spectra.append(torch.from_numpy(np.ascontiguousarray(block[:, finite].T, np.float32)).to(device))
-        values = torch.cat(spectra) if spectra else torch.zeros(0, len(bands), device=device)
-        rows, columns = (torch.from_numpy(index).to(device) for index in np.nonzero(valid))
-        grid = torch.full((height, width), -1, dtype=torch.int64, device=device)
-        grid[rows, columns] = torch.arange(len(rows), device=device)
+        spectra, valid = [], np.zeros(scene.shape[1:], bool)
+        for rows in row_blocks(scene):
+            found, valid[rows] = _valid_spectra(scene.isel(band=bands, y=rows).values)
+            spectra.append(torch.from_numpy(found).to(device))
+        return cls._of(torch.cat(spectra) if spectra else torch.zeros(0, len(bands), device=device), valid)
+
+    @classmethod
+    def from_values(cls, values: np.ndarray, device: torch.device | str = "cpu") -> Pixels:
+        """Take the pixels of `values` `(L, H, W)` that are finite in all bands."""
+        spectra, valid = _valid_spectra(values)
+        return cls._of(torch.from_numpy(spectra).to(device), valid)
+
+    @classmethod
+    def _of(cls, values: Tensor, valid: np.ndarray) -> Pixels:
+        rows, columns = (torch.from_numpy(index).to(values.device) for index in np.nonzero(valid))
+        grid = torch.full(valid.shape, -1, dtype=torch.int64, device=values.device)
+        grid[rows, columns] = torch.arange(len(rows), device=values.device)
         return cls(values, grid, rows, columns)
 
     def __len__(self) -> int:
@@ -114,6 +120,12 @@ class Pixels:
         for tensor in (self.rows, self.columns, self.values):
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         return digest.hexdigest()
+
+
+def _valid_spectra(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spectra `(n, L)` of those pixels of `(L, H, W)` that are finite in all bands, and which they are, `(H, W)`."""
+    valid = np.asarray(np.isfinite(values).all(0))
+    return np.ascontiguousarray(values[:, valid].T, np.float32), valid
 
 
 def patch_means(pixels: Pixels, positions: Tensor, patch: int) -> Tensor:

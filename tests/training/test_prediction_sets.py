@@ -357,6 +357,7 @@ def test_sets_are_the_same_whatever_decides_and_their_own_propagation_is_kept_wi
     xr.testing.assert_identical(found.predict_sets(scene), expected.predict_sets(scene))
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("deciding", DECIDING)
 def test_without_coverage_there_are_no_sets_and_the_map_is_the_same(data: Data, fast: Settings, deciding: str):
     scene = data[0]
@@ -462,6 +463,7 @@ def both(fast: Settings) -> tuple[xr.DataArray, dict[str, Classifier]]:
     }
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("deciding", ["label propagation", "network alone"])
 @pytest.mark.parametrize(
     "options", [{"size": 1}, {"size": 5}, {"size": 17}, {"batch_size": 1}, {"batch_size": 7}], ids=str

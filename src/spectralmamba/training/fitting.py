@@ -19,8 +19,9 @@ import torch
 import xarray as xr
 from torch import nn
 
-from spectralmamba.classifier import Classifier, build_network, exact_convolutions, find_device
+from spectralmamba.classifier import Classifier, build_network, find_device
 from spectralmamba.errors import ModelError, SceneError, TrainingInterrupted
+from spectralmamba.inference import exact_convolutions
 from spectralmamba.models import ModelSize, list_models, model_size
 from spectralmamba.models.committee import SIMPLE_MODELS, Committee, Companion
 from spectralmamba.models.novelty import NoveltyScore

@@ -1,0 +1,290 @@
+"""What a classifier says of a whole scene: read tile by tile, computed block by block, by as many threads as there are cores.
+
+A scene is divided into blocks by its own rows and columns. Each is computed by itself, by one thread, with a halo of the patch's
+reach: over the whole block at once where nothing is missing, patch by patch elsewhere. So the answer has the same bits whatever is
+read at a time and however many threads there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from spectralmamba.models.committee import Committee
+from spectralmamba.models.patches import ImagePatches, Patches, box_sums, takes_patches
+from spectralmamba.pixels import Pixels, as_input
+
+if TYPE_CHECKING:
+    from spectralmamba.classifier import Classifier
+
+BLOCK = 64
+"""Rows and columns of a block on the CPU: small enough for its caches, large enough that halos cost little."""
+
+_GPU_BLOCK = 256
+_BATCH, _GPU_BATCH = 256, 16384  # pixels that a network takes at a time
+# Cutting patches out pays where fewer than this share of a block's pixels is asked for.
+_FEW = 1 / 8
+
+
+class Tile(NamedTuple):
+    """A part of a map.
+
+    Attributes:
+        rows: Where it lies.
+        columns: Where it lies.
+        ids: Class ids `(h, w)`, 0 nodata.
+        probabilities: `(K, h, w)`, NaN nodata.
+        novelty: How unlike all classes, `(h, w)` in 0 to 1, NaN nodata; None if the classifier cannot tell.
+        sets: Which classes are in the prediction set, bool `(K, h, w)`, none at nodata; None if the classifier has no sets.
+    """
+
+    rows: slice
+    columns: slice
+    ids: np.ndarray
+    probabilities: np.ndarray
+    novelty: np.ndarray | None
+    sets: np.ndarray | None
+
+
+class Seen(NamedTuple):
+    """What a classifier says of m pixels: probabilities `(m, K)`, novelty `(m,)` and sets `(m, K)`, None where it has none."""
+
+    probabilities: Tensor
+    novelty: Tensor | None
+    sets: Tensor | None
+
+
+class _Window(NamedTuple):
+    """A part of a scene, and what lies around it as far as patches reach.
+
+    Attributes:
+        rows: Rows of the part in the scene.
+        columns: Columns of the part in the scene.
+        outer_rows: Rows of the part with its halo.
+        outer_columns: Columns of the part with its halo.
+    """
+
+    rows: slice
+    columns: slice
+    outer_rows: slice
+    outer_columns: slice
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Where the part lies in itself with halo."""
+        return _within(self.rows, self.outer_rows), _within(self.columns, self.outer_columns)
+
+
+def look_at(classifier: Classifier, pixels: Pixels, positions: Tensor, batch_size: int) -> Seen:
+    """Return what a classifier says of normalised pixels at `positions` `(m,)`, each of whose patches is gathered."""
+    patches = (as_input(spectra) for spectra in pixels.patches(positions, classifier.patch, batch_size))
+    return _look(classifier, patches, pixels.values)
+
+
+@torch.inference_mode()
+def _look(classifier: Classifier, batches: Iterator[Tensor | Patches], like: Tensor) -> Seen:
+    """Return what a classifier says of patches, so many at a time."""
+    found = [like.new_zeros(0, len(classifier.classes))]
+    novelty = [like.new_zeros(0)]
+    sets = [torch.zeros(0, len(classifier.classes), dtype=torch.bool, device=like.device)]
+    with exact_convolutions() if like.is_cuda else nullcontext():
+        for patches in batches:
+            if isinstance(classifier.network, Committee):
+                logits, known = classifier.network.judge(patches)
+            else:
+                logits = known = classifier.network(patches)
+            found.append(logits.softmax(1))
+            if classifier.sets is not None:
+                propagation = classifier.sets.propagation
+                sets.append(classifier.sets(known if propagation is None else propagation(patches)))
+            if classifier.novelty is not None:
+                novelty.append(classifier.novelty(patches))
+    return Seen(
+        torch.cat(found),
+        None if classifier.novelty is None else torch.cat(novelty),
+        None if classifier.sets is None else torch.cat(sets),
+    )
+
+
+def tiles(
+    classifier: Classifier,
+    scene: xr.DataArray,
+    size: int,
+    batch_size: int | None,
+    where: np.ndarray | None,
+    workers: int | None,
+) -> Iterator[Tile]:
+    """Classify a scene that fits the classifier; see `Classifier.tiles`."""
+    classifier.network.eval()
+    device = classifier.device
+    block, batch = (BLOCK, _BATCH) if device.type == "cpu" else (_GPU_BLOCK, _GPU_BATCH)
+    batch_size = batch_size or batch
+    size = -(-size // block) * block
+    workers = (workers or torch.get_num_threads()) if device.type == "cpu" else 1
+    wanted = [
+        (window, asked)
+        for window in _windows(scene.shape[1:], size, classifier.patch // 2)
+        if np.any(asked := True if where is None else where[window.rows, window.columns])
+    ]
+
+    def read(window: _Window) -> np.ndarray:
+        part = scene.isel(band=classifier.bands, y=window.outer_rows, x=window.outer_columns)
+        return np.asarray(part.values, np.float32)
+
+    with _threads(workers) as pool, ThreadPoolExecutor(1, "reader") as reader:
+        ahead: Future[np.ndarray] | None = reader.submit(read, wanted[0][0]) if wanted else None
+        try:
+            for number, (window, asked) in enumerate(wanted):
+                assert ahead is not None
+                values = ahead.result()
+                ahead = reader.submit(read, wanted[number + 1][0]) if number + 1 < len(wanted) else None
+                yield _tile(classifier, scene.shape[1:], window, values, asked, block, batch_size, pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _windows(shape: tuple[int, ...], size: int, reach: int) -> Iterator[_Window]:
+    """Yield the windows of `size` × `size` pixels that cover a scene, row by row, with a halo where the scene goes on."""
+    height, width = shape
+    for top in range(0, height, size):
+        for left in range(0, width, size):
+            yield _with_halo(slice(top, min(top + size, height)), slice(left, min(left + size, width)), shape, reach)
+
+
+def _with_halo(rows: slice, columns: slice, shape: tuple[int, ...], reach: int) -> _Window:
+    return _Window(
+        rows,
+        columns,
+        slice(max(0, rows.start - reach), min(rows.stop + reach, shape[0])),
+        slice(max(0, columns.start - reach), min(columns.stop + reach, shape[1])),
+    )
+
+
+def _within(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)
+
+
+def _tile(
+    classifier: Classifier,
+    shape: tuple[int, ...],
+    window: _Window,
+    values: np.ndarray,
+    asked: np.ndarray | bool,
+    block: int,
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+) -> Tile:
+    """Classify a window of a scene of that shape, `values` `(L, h, w)` with its halo, block by block."""
+    size = (window.rows.stop - window.rows.start, window.columns.stop - window.columns.start)
+    classes = len(classifier.classes)
+    tile = Tile(
+        window.rows,
+        window.columns,
+        np.zeros(size, np.uint16),
+        np.full((classes, *size), np.nan, np.float32),
+        None if classifier.novelty is None else np.full(size, np.nan, np.float32),
+        None if classifier.sets is None else np.zeros((classes, *size), bool),
+    )
+
+    def classify(part: _Window) -> None:
+        to = _within(part.rows, window.rows), _within(part.columns, window.columns)
+        here = values[:, _within(part.outer_rows, window.outer_rows), _within(part.outer_columns, window.outer_columns)]
+        of_part = asked if isinstance(asked, bool) else asked[to]
+        if not np.any(of_part):
+            return
+        rows, columns, seen = _classify(classifier, here, part.inner, of_part, batch_size)
+        at = rows + to[0].start, columns + to[1].start
+        tile.ids[at] = classifier.classes[seen.probabilities.argmax(1).cpu().numpy()]
+        for grid, found in (
+            (tile.probabilities, seen.probabilities),
+            (tile.novelty, seen.novelty),
+            (tile.sets, seen.sets),
+        ):
+            if grid is not None and found is not None:
+                grid[..., *at] = found.cpu().numpy().T
+
+    jobs = []
+    for top in range(window.rows.start, window.rows.stop, block):
+        for left in range(window.columns.start, window.columns.stop, block):
+            rows, columns = (
+                slice(top, min(top + block, window.rows.stop)),
+                slice(left, min(left + block, window.columns.stop)),
+            )
+            jobs.append(pool.submit(classify, _with_halo(rows, columns, shape, classifier.patch // 2)))
+    for job in jobs:
+        job.result()
+    return tile
+
+
+@torch.inference_mode()
+def _classify(
+    classifier: Classifier, values: np.ndarray, inner: tuple[slice, slice], asked: np.ndarray | bool, batch_size: int
+) -> tuple[np.ndarray, np.ndarray, Seen]:
+    """Classify what is asked for of the inner part of a block with halo, `values` `(L, h, w)`.
+
+    Returns:
+        Rows and columns of the classified pixels in the inner part, each `(m,)`, and what there is to say of them.
+    """
+    pixels = Pixels.from_values(values, classifier.device)
+    pixels = pixels.with_values(classifier.transform(pixels.values))
+    mask = np.zeros(values.shape[1:], bool)
+    mask[inner] = asked
+    whole = _whole(pixels.grid >= 0, classifier.patch).cpu().numpy() & mask
+    if not takes_patches(classifier.network) or classifier.patch == 1 or whole.sum() < _FEW * mask.size:
+        whole = np.zeros_like(mask)
+    positions = torch.cat([in_image := pixels.at(whole), alone := pixels.at(mask & ~whole)])
+    parts = []
+    if len(in_image):
+        image = pixels.values.new_zeros(pixels.grid.numel(), pixels.values.shape[1])
+        image[pixels.grid.flatten() >= 0] = pixels.values
+        image = image.unflatten(0, pixels.grid.shape)
+        patches = ImagePatches(image, pixels.rows[in_image], pixels.columns[in_image], classifier.patch)
+        parts.append(_look(classifier, patches.split(batch_size), image))
+    parts.append(look_at(classifier, pixels, alone, batch_size))
+    seen = Seen(
+        torch.cat([part.probabilities for part in parts]),
+        None if classifier.novelty is None else torch.cat([part.novelty for part in parts if part.novelty is not None]),
+        None if classifier.sets is None else torch.cat([part.sets for part in parts if part.sets is not None]),
+    )
+    rows, columns = (index[positions].cpu().numpy() for index in (pixels.rows, pixels.columns))
+    return rows - inner[0].start, columns - inner[1].start, seen
+
+
+def _whole(valid: Tensor, patch: int) -> Tensor:
+    """Tell of which pixels `(H, W)` the whole patch lies in the grid and is valid."""
+    whole, reach = torch.zeros_like(valid), patch // 2
+    height, width = valid.shape
+    if height >= patch and width >= patch:
+        counts = box_sums(valid[:, :, None].to(torch.int32), patch)[:, :, 0]
+        whole[reach : height - reach, reach : width - reach] = counts == patch * patch
+    return whole
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of so many threads, in each of which torch computes with that one; and give torch its threads back."""
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(workers, "classifier", torch.set_num_threads, (1,)) as pool:
+        try:
+            yield pool
+        finally:
+            torch.set_num_threads(before)  # of the libraries that it calls some count threads of the whole process
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let GPUs convolve in float32 rather than TF32, the same way every time, and give the caller's choice back afterwards."""
+    library: Any = torch.backends.cudnn
+    before = library.deterministic, library.allow_tf32
+    library.deterministic, library.allow_tf32 = True, False
+    try:
+        yield
+    finally:
+        library.deterministic, library.allow_tf32 = before

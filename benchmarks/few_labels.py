@@ -36,9 +36,9 @@ from results_page import write_page, write_readme
 from spectralmamba import evaluate, fit_seeds, recommend_settings
 from spectralmamba.classifier import Classifier, find_device
 from spectralmamba.evaluation import calibration
+from spectralmamba.memory import peak_memory
 from spectralmamba.models.committee import Committee
 from spectralmamba.pixels import Pixels
-from spectralmamba.runs import peak_memory
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
 from spectralmamba.training import Recommendation

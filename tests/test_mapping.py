@@ -372,7 +372,7 @@ class Incompressible(Classifier):
     def check_scene(self, scene):
         pass
 
-    def tiles(self, scene, size):
+    def tiles(self, scene, **_):
         confidence = np.random.default_rng(0).random((1, 1024, 1024), np.float32)
         yield Tile(slice(0, 1024), slice(0, 1024), np.ones((1024, 1024), np.uint16), confidence, confidence[0], confidence > 0.5)
 
@@ -380,7 +380,7 @@ class Incompressible(Classifier):
 classifier = Classifier.load(sys.argv[1], "cpu")
 scene, _ = simulate_scene(rows=12, columns=12, bands=20, classes=3)
 if sys.argv[3] == "large":
-    classifier = Incompressible(classifier.network, classifier.transform, classifier.card, classifier.novelty)
+    classifier = Incompressible(classifier.network, classifier.transform, classifier.card, classifier.novelty, classifier.sets)
     scene = xr.DataArray(np.broadcast_to(np.float32(0), (20, 1024, 1024)), dims=("band", "y", "x"))
 enough = Path(sys.argv[2]) / "enough"
 enough.mkdir()
@@ -401,8 +401,8 @@ for limit in map(int, sys.argv[4:]):
     print(outcome)
 """
 FULL_AT = {
-    # The working raster of confidences holds one block of 512 × 512 float32, 1 MiB, and its header and directory.
-    "small": [0, 100, 1000, 3000, 262_144, 1_000_000, 1_048_576, 1_049_000],
+    # The working raster of confidences holds one block of 64 × 64 float32, 16 KiB, and its header and directory.
+    "small": [0, 100, 1000, 3000, 4096, 10_000, 16_000, 16_384],
     # Four blocks of random values, 4 MiB; with overviews their compressed copy is larger, and its end, here a negative number
     # of bytes, is written while GDAL closes the file.
     "large": [4_000_000, 4_300_000, -300_000, -100_000, -5000, -500, -1],

@@ -14,8 +14,9 @@ import xarray as xr
 
 from spectralmamba import Classifier, Settings, Split, split_random
 from spectralmamba.errors import OutputError, SettingsError, SplitError, TrainingInterrupted
+from spectralmamba.memory import peak_memory
 from spectralmamba.report import words
-from spectralmamba.runs import RESULT_FILES, Run, peak_memory, prepare_folder, split_beside, write_summary
+from spectralmamba.runs import RESULT_FILES, Run, prepare_folder, split_beside, write_summary
 from spectralmamba.training import Progress, fitting
 
 TRAINED = {"log.jsonl", "model.safetensors", "overview.tif", "settings.toml", "spectra.json", "split.tif"}

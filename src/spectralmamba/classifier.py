@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ from spectralmamba.pixels import Pixels
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
+from spectralmamba.tiling import choose_tile
 from spectralmamba.transforms import InputTransform
 
 FORMAT = "spectralmamba-classifier/1"
@@ -169,10 +171,11 @@ class Classifier:
     def tiles(
         self,
         scene: xr.DataArray,
-        size: int = 512,
+        size: int | tuple[int, int] | None = None,
         batch_size: int | None = None,
         where: np.ndarray | None = None,
         workers: int | None = None,
+        skip: Callable[[slice, slice], bool] | None = None,
     ) -> Iterator[Tile]:
         """Classify a scene tile by tile; the next one is read while one is computed.
 
@@ -182,16 +185,29 @@ class Classifier:
         Args:
             scene: `(band, y, x)`, with the bands that the classifier was trained with.
             size: Rows and columns of a tile, read at a time with a halo of the patch's reach; rounded up to whole blocks of 64
-                on a CPU and 256 on a GPU.
+                on a CPU and 256 on a GPU. None follows the blocks of the scene's file.
             batch_size: Pixels the network takes at a time; None chooses for the device.
             where: Which pixels to classify, bool `(y, x)`; the others are left as nodata is, and tiles of none are passed over.
             workers: Threads that compute on a CPU; as many as torch has if None.
+            skip: Tells by its rows and columns whether a tile is not wanted.
 
         Raises:
             ClassifierError: The scene has other bands.
         """
         self.check_scene(scene)
-        yield from inference.tiles(self, scene, size, batch_size, where, workers)
+        if size is None:
+            size = choose_tile(self, scene, workers=workers)
+        size = (size, size) if isinstance(size, int) else size
+        yield from inference.tiles(self, scene, size, batch_size, where, workers, skip)
+
+    def fingerprint(self) -> str:
+        """Return a text that two classifiers have in common only if they say the same of every scene."""
+        digest = hashlib.sha256(json.dumps(self.card, sort_keys=True).encode())
+        for prefix, module in self._parts.items():
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{prefix}{name}{tuple(tensor.shape)}".encode())
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        return digest.hexdigest()
 
     def probabilities(self, pixels: Pixels, positions: Tensor, batch_size: int = 2048) -> Tensor:
         """Return class probabilities `(m, K)` of the pixels at `positions` `(m,)`; `pixels` holds spectra as the scene has them."""

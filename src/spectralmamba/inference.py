@@ -7,7 +7,7 @@ read at a time and however many threads there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,7 @@ BLOCK = 64
 """Rows and columns of a block on the CPU: small enough for its caches, large enough that halos cost little."""
 
 _GPU_BLOCK = 256
-_BATCH, _GPU_BATCH = 256, 16384  # pixels that a network takes at a time
+BATCH, _GPU_BATCH = 256, 16384  # pixels that a network takes at a time
 # Cutting patches out pays where fewer than this share of a block's pixels is asked for.
 _FEW = 1 / 8
 
@@ -116,22 +116,23 @@ def _look(classifier: Classifier, batches: Iterator[Tensor | Patches], like: Ten
 def tiles(
     classifier: Classifier,
     scene: xr.DataArray,
-    size: int,
+    size: tuple[int, int],
     batch_size: int | None,
     where: np.ndarray | None,
     workers: int | None,
+    skip: Callable[[slice, slice], bool] | None,
 ) -> Iterator[Tile]:
     """Classify a scene that fits the classifier; see `Classifier.tiles`."""
     classifier.network.eval()
-    device = classifier.device
-    block, batch = (BLOCK, _BATCH) if device.type == "cpu" else (_GPU_BLOCK, _GPU_BATCH)
-    batch_size = batch_size or batch
-    size = -(-size // block) * block
-    workers = (workers or torch.get_num_threads()) if device.type == "cpu" else 1
+    block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
+    batch_size = batch_size or (BATCH if on_cpu else _GPU_BATCH)
+    workers = (workers or torch.get_num_threads()) if on_cpu else 1
+    windows = _windows(scene.shape[1:], (_up(size[0], block), _up(size[1], block)), classifier.patch // 2)
     wanted = [
         (window, asked)
-        for window in _windows(scene.shape[1:], size, classifier.patch // 2)
+        for window in windows
         if np.any(asked := True if where is None else where[window.rows, window.columns])
+        and not (skip is not None and skip(window.rows, window.columns))
     ]
 
     def read(window: _Window) -> np.ndarray:
@@ -150,12 +151,22 @@ def tiles(
             pool.shutdown(cancel_futures=True)
 
 
-def _windows(shape: tuple[int, ...], size: int, reach: int) -> Iterator[_Window]:
-    """Yield the windows of `size` × `size` pixels that cover a scene, row by row, with a halo where the scene goes on."""
-    height, width = shape
-    for top in range(0, height, size):
-        for left in range(0, width, size):
-            yield _with_halo(slice(top, min(top + size, height)), slice(left, min(left + size, width)), shape, reach)
+def block_width(classifier: Classifier) -> int:
+    """Return the rows and columns of a block."""
+    return BLOCK if classifier.device.type == "cpu" else _GPU_BLOCK
+
+
+def _up(size: int, block: int) -> int:
+    return -(-size // block) * block
+
+
+def _windows(shape: tuple[int, ...], size: tuple[int, int], reach: int) -> Iterator[_Window]:
+    """Yield the windows of so many rows and columns that cover a scene, row by row, with a halo where the scene goes on."""
+    (height, width), (rows, columns) = shape, size
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            inner = slice(top, min(top + rows, height)), slice(left, min(left + columns, width))
+            yield _with_halo(*inner, shape, reach)
 
 
 def _with_halo(rows: slice, columns: slice, shape: tuple[int, ...], reach: int) -> _Window:

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,24 +17,27 @@ import rasterio
 import rasterio.shutil
 import xarray as xr
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
+from rasterio.errors import RasterioError
 
 from spectralmamba.classifier import Classifier, Tile
-from spectralmamba.errors import OutputError
+from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.files import atomic_output
 from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
+from spectralmamba.scenes.scene import file_state
 from spectralmamba.scenes.writing import class_sidecar_xml
+from spectralmamba.tiling import choose_tile
+from spectralmamba.unfinished import UnfinishedMap, open_raster
 
 _BLOCK = 512  # pixels on a side of a COG block, GDAL's default
+_CACHE = 32  # MB that GDAL keeps of rasters
 _MOST_COUNTED = 254  # classes in a set
 SET_SIZE_NODATA = 255
 
 
 class _Layer(NamedTuple):
-    """What lies beside a class map.
+    """A raster of a map.
 
     Attributes:
         description: What its band holds.
@@ -73,7 +76,18 @@ def _set_tags(card: dict[str, Any]) -> dict[str, str]:
     return {"SET_COVERAGE": str(card["prediction_sets"]["coverage"])}
 
 
+def _classes(tile: Tile) -> np.ndarray:
+    return tile.ids
+
+
+def _class_tags(card: dict[str, Any]) -> dict[str, str]:
+    names = {entry["id"]: entry["name"] for entry in card["classes"]}
+    colors = {entry["id"]: entry["color"] for entry in card["classes"]}
+    return {"CLASS_NAMES": json.dumps(names), "CLASS_COLORS": json.dumps(colors)}
+
+
 _LAYERS = {
+    "classes": _Layer("class", np.uint16, 0, "nearest", _classes, _class_tags),
     "confidence": _Layer("probability of the mapped class", np.float32, np.nan, "average", _confidence),
     "novelty": _Layer(
         "share of the training side's pixels that are more like a class", np.float32, np.nan, "average", _novelty
@@ -111,105 +125,128 @@ def map_scene(
     scene: xr.DataArray,
     path: str | os.PathLike[str],
     *,
-    tile: int = 512,
+    tile: int | None = None,
+    memory: int | None = None,
+    workers: int | None = None,
+    resume: bool = False,
+    keep_unfinished: bool = False,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> MapFiles:
     """Classify a scene and write the map.
 
     The scene is read by tiles with a halo of the patch's reach, so memory does not grow with the scene. All files have the
-    scene's transform and CRS; they appear whole under their final names, or not at all.
+    scene's transform and CRS; they appear whole under their final names, or not at all. They have the same bytes whatever the
+    tiles, the workers and the interruptions.
 
     Args:
         classifier: From `fit` or `Classifier.load`.
         scene: `(band, y, x)`, with the classifier's bands.
         path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it.
-        tile: Rows and columns that are classified at a time.
+        tile: Rows and columns that are read at a time; None follows the blocks of the scene's file and the memory.
+        memory: Bytes that the process may take altogether; None keeps to about 1 GB beside what it has now.
+        workers: Threads that compute on a CPU; as many as torch has if None.
+        resume: Go on from an unfinished map that is there.
+        keep_unfinished: Leave what is classified so far when Ctrl-C or the scene's file ends the run, for `resume`. After a kill it
+            is there in any case: a folder ".map.tif.unfinished" beside the map.
         on_tile: Called after each tile with the number of pixels done and in all, nodata included.
 
     Raises:
         ClassifierError: The scene has other bands.
-        OutputError: The files cannot be written.
+        SceneError: The scene's file cannot be read any more, or has changed meanwhile.
+        OutputError: The files cannot be written, the memory is too little, or the unfinished map is of something else.
     """
-    if tile < 1:
+    if tile is not None and tile < 1:
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
     classifier.check_scene(scene)
     classes_path = Path(path)
-    layers = layer_files(classes_path)
     _check_writable(classes_path)
-    names = {entry["id"]: entry["name"] for entry in classifier.card["classes"]}
-    colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
-    profile = _profile(scene)
-    id_type = np.uint8 if max(names) <= np.iinfo(np.uint8).max else np.uint16
+    size = (tile, tile) if tile is not None else choose_tile(classifier, scene, memory, workers)
+    profile, kinds = _profile(scene), _kinds(classifier)
+    unfinished = UnfinishedMap(classes_path, profile)
+    before = file_state(scene)
+    record = {"classifier": classifier.fingerprint(), "scene": before, "shape": list(scene.shape)}
+    cells = scene.sizes["y"] * scene.sizes["x"]
     try:
-        with ExitStack() as open_files:
-            ids = open_files.enter_context(_working_raster(classes_path, profile | {"dtype": id_type, "nodata": 0}))
-            rasters: dict[str, Any] = {}
-            ids.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
-            ids.update_tags(
-                CLASS_NAMES=json.dumps(names), CLASS_COLORS=json.dumps(colors), **_provenance(classifier, scene)
-            )
-            ids.set_band_description(1, "class")
-            pixels = done = 0
-            for result in classifier.tiles(scene, size=tile):
-                window = _window(result)
-                ids.write(result.ids.astype(id_type), 1, window=window)
-                for name, layer in _LAYERS.items():
-                    values = layer.values(result)
-                    if values is None:
-                        continue
-                    if name not in rasters:
-                        kind = {"dtype": layer.dtype, "nodata": layer.nodata}
-                        raster = open_files.enter_context(_working_raster(layers[name], profile | kind))
-                        raster.update_tags(**_provenance(classifier, scene), **layer.tags(classifier.card))
-                        raster.set_band_description(1, layer.description)
-                        rasters[name] = raster
-                    rasters[name].write(values, 1, window=window)
-                pixels += int((result.ids > 0).sum())
-                done += result.ids.size
-                if on_tile is not None:
-                    on_tile(done, ids.width * ids.height)
-            with ExitStack() as outputs:
-                layer_outputs = {name: outputs.enter_context(atomic_output(layers[name])) for name in rasters}
-                classes_file = outputs.enter_context(atomic_output(classes_path))
-                sidecar = classes_path.with_name(classes_path.name + ".aux.xml")
-                sidecar_file = outputs.enter_context(atomic_output(sidecar))
-                for name, raster in rasters.items():
-                    _write_cloud_optimised(raster, layer_outputs[name], _LAYERS[name].overviews, pixels)
-                _write_cloud_optimised(ids, classes_file, "nearest", pixels)
-                sidecar_file.write_text(class_sidecar_xml(names, colors), encoding="utf-8")
-            for name, file in layers.items():
-                if name not in rasters:  # left by the map that this one replaces
-                    file.unlink(missing_ok=True)
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE), unfinished.opened(record, size, kinds, resume) as size:
+            keep = False
+            try:
+                if unfinished.cells and on_tile is not None:
+                    on_tile(unfinished.cells, cells)
+                for result in classifier.tiles(scene, size=size, workers=workers, skip=unfinished.holds):
+                    layers = {name: _LAYERS[name].values(result) for name in kinds}
+                    unfinished.write(result.rows, result.columns, layers, int((result.ids > 0).sum()))
+                    if on_tile is not None:
+                        on_tile(unfinished.cells, cells)
+                if file_state(scene) != before:
+                    raise SceneError(
+                        "the scene's file has changed while it was mapped",
+                        file=scene.attrs["source"],
+                        remedy="Map it again when it no longer changes.",
+                    )
+                _finish(classifier, scene, classes_path, unfinished, kinds)
+            except (KeyboardInterrupt, SceneError):
+                keep = keep_unfinished and file_state(scene) == before
+                raise
+            finally:
+                if not keep:
+                    unfinished.discard()
     except (RasterioError, CPLE_BaseError) as error:  # rasterio lets some of GDAL's errors through as they are
-        raise _write_error(classes_path, profile | {"dtype": id_type}, error) from error
+        raise _write_error(classes_path, profile, kinds, error) from error
+    files = layer_files(classes_path)
     return MapFiles(
         classes_path,
-        layers["confidence"],
-        layers["novelty"] if "novelty" in rasters else None,
-        layers["set_size"] if "set_size" in rasters else None,
+        files["confidence"],
+        files["novelty"] if "novelty" in kinds else None,
+        files["set_size"] if "set_size" in kinds else None,
         has_georeference(scene),
-        pixels,
+        unfinished.pixels,
     )
+
+
+def _kinds(classifier: Classifier) -> dict[str, dict[str, Any]]:
+    """Return what the raster of each layer that a classifier tells has besides the profile, by name, the classes first."""
+    told = {"novelty": classifier.novelty, "set_size": classifier.sets}
+    id_type = np.uint8 if classifier.classes.max() <= np.iinfo(np.uint8).max else np.uint16
+    kinds = {"classes": {"dtype": np.dtype(id_type).name, "nodata": 0}}
+    for name, layer in _LAYERS.items():
+        if name != "classes" and told.get(name, True) is not None:
+            kinds[name] = {"dtype": np.dtype(layer.dtype).name, "nodata": layer.nodata}
+    return kinds
+
+
+def _finish(
+    classifier: Classifier, scene: xr.DataArray, path: Path, unfinished: UnfinishedMap, kinds: dict[str, dict[str, Any]]
+) -> None:
+    """Make the map's files from the working rasters; all of them appear, or none."""
+    names = {entry["id"]: entry["name"] for entry in classifier.card["classes"]}
+    colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
+    for name in kinds:
+        with open_raster(unfinished.raster(name), "r+") as raster:
+            if name == "classes":
+                raster.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
+            raster.update_tags(**_provenance(classifier, scene), **_LAYERS[name].tags(classifier.card))
+            raster.set_band_description(1, _LAYERS[name].description)
+    files = layer_files(path) | {"classes": path}
+    with ExitStack() as outputs:
+        copies = {name: outputs.enter_context(atomic_output(files[name])) for name in reversed(kinds)}
+        sidecar = outputs.enter_context(atomic_output(path.with_name(path.name + ".aux.xml")))
+        for name, copy in copies.items():
+            _write_cloud_optimised(unfinished.raster(name), copy, _LAYERS[name].overviews, unfinished.pixels)
+        sidecar.write_text(class_sidecar_xml(names, colors), encoding="utf-8")
+    for name in files.keys() - kinds.keys():  # left by the map that this one replaces
+        files[name].unlink(missing_ok=True)
 
 
 def layer_files(path: Path) -> dict[str, Path]:
     """Return the files beside a class map, by what they hold; not all are always written."""
-    return {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in _LAYERS}
-
-
-def _window(tile: Tile) -> Window:
-    return Window.from_slices(tile.rows, tile.columns)
+    return {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in _LAYERS if name != "classes"}
 
 
 def _profile(scene: xr.DataArray) -> dict[str, Any]:
     profile = {
-        "driver": "GTiff",
         "width": scene.sizes["x"],
         "height": scene.sizes["y"],
         "count": 1,
-        "tiled": True,
-        "blockxsize": _BLOCK,
-        "blockysize": _BLOCK,
         "bigtiff": "if_safer",
     }
     if has_georeference(scene):
@@ -227,32 +264,18 @@ def _provenance(classifier: Classifier, scene: xr.DataArray) -> dict[str, str]:
     }
 
 
-@contextmanager
-def _working_raster(path: Path, profile: dict[str, Any]) -> Iterator[Any]:
-    """Yield a plain raster beside `path` to write windows to; it is removed at the end."""
-    plain = path.with_name(f".{path.stem}.tiles-{os.getpid()}.tif")
+def _write_cloud_optimised(raster: Path, file: Path, overviews: str, pixels: int) -> None:
+    """Copy a working raster that holds so many pixels other than nodata to a cloud-optimised GeoTIFF."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(plain, "w", **profile) as raster:
-                yield raster
-    finally:
-        for leftover in (plain, plain.with_name(plain.name + ".aux.xml")):
-            with suppress(FileNotFoundError):
-                leftover.unlink()
-
-
-def _write_cloud_optimised(raster: Any, file: Path, overviews: str, pixels: int) -> None:
-    """Finish a working raster that holds so many pixels other than nodata, and copy it to a cloud-optimised GeoTIFF."""
-    raster.close()
-    try:
-        rasterio.shutil.copy(
-            raster.name, file, driver="COG", compress="DEFLATE", blocksize=_BLOCK, overview_resampling=overviews
-        )
+            rasterio.shutil.copy(
+                raster, file, driver="COG", compress="DEFLATE", blocksize=_BLOCK, overview_resampling=overviews
+            )
     except SystemError as error:  # what rasterio makes of a failure that GDAL gives no reason for, such as a full disk
         raise RasterioError("GDAL could not write the file and gave no reason") from error
     file.with_name(file.name + ".aux.xml").unlink(missing_ok=True)
-    _check_whole(file, Path(raster.name), pixels)
+    _check_whole(file, raster, pixels)
 
 
 def _check_whole(file: Path, working: Path, pixels: int) -> None:
@@ -262,7 +285,7 @@ def _check_whole(file: Path, working: Path, pixels: int) -> None:
         RasterioError: A part is missing or differs from the working raster.
     """
     found = 0
-    with rasterio.open(working) as source, rasterio.open(file) as copy:
+    with open_raster(working, "r") as source, open_raster(file, "r") as copy:
         for _, window in copy.block_windows(1):
             values = copy.read(1, window=window)
             found += np.count_nonzero(copy.read_masks(1, window=window))
@@ -272,16 +295,16 @@ def _check_whole(file: Path, working: Path, pixels: int) -> None:
     if found != pixels:
         raise RasterioError(f"the written file holds {found} of {pixels} classified pixels")
     for level in range(levels):
-        with rasterio.open(file, overview_level=level) as overview:
+        with open_raster(file, "r", overview_level=level) as overview:
             for _, window in overview.block_windows(1):
                 overview.read(1, window=window)
 
 
-def _write_error(path: Path, profile: dict[str, Any], error: Exception) -> OutputError:
+def _write_error(
+    path: Path, profile: dict[str, Any], kinds: dict[str, dict[str, Any]], error: Exception
+) -> OutputError:
     # Of the class and of all layers, in the working rasters and again in the maps.
-    bytes_a_pixel = sum(
-        np.dtype(kind).itemsize for kind in (profile["dtype"], *(layer.dtype for layer in _LAYERS.values()))
-    )
+    bytes_a_pixel = sum(np.dtype(kind["dtype"]).itemsize for kind in kinds.values())
     needed = 2 * bytes_a_pixel * profile["width"] * profile["height"]
     return OutputError(
         "cannot write the map",

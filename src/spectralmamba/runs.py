@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from spectralmamba.errors import OutputError, SettingsError, SplitError
 from spectralmamba.evaluation import Scores, calibration, evaluate, summarize, wilson_interval
 from spectralmamba.files import write_json
 from spectralmamba.mapping import SET_SIZE_NODATA, MapFiles, map_scene
+from spectralmamba.memory import peak_memory
 from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.report import write_report, write_summary_report
 from spectralmamba.scenes.summary import class_spectra, write_overview
@@ -341,16 +341,6 @@ def split_beside(model: Path, labels: xr.DataArray) -> Split | None:
             remedy="Score all labelled pixels with --all.",
         )
     return split
-
-
-def peak_memory() -> int | None:
-    """Return the most memory that this process has held, in bytes; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _read_band(path: Path) -> np.ndarray:

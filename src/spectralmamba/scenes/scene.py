@@ -255,6 +255,20 @@ def has_georeference(scene: xr.DataArray) -> bool:
     return scene.rio.transform() != Affine.identity()
 
 
+def file_state(scene: xr.DataArray) -> dict[str, Any]:
+    """Return what tells a scene's file from others and from itself after a change: path, bytes, time of the last change in ns.
+
+    Args:
+        scene: A scene; in memory if its source is no file.
+    """
+    source = Path(str(scene.attrs.get("source", "in memory")))
+    try:
+        found = source.stat()
+    except OSError:
+        return {"source": str(source)}
+    return {"source": str(source.resolve()), "bytes": found.st_size, "changed": found.st_mtime_ns}
+
+
 def good_values(scene: xr.DataArray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
     """Read the good bands of a window.
 

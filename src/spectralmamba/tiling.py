@@ -1,0 +1,88 @@
+"""How much of a scene is read at a time: whole blocks of its file, and no more than the memory holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import xarray as xr
+
+from spectralmamba import inference
+from spectralmamba.errors import OutputError
+from spectralmamba.memory import memory_taken
+
+if TYPE_CHECKING:
+    from spectralmamba.classifier import Classifier
+
+_USUAL = 1 << 30
+"""Bytes for tiles if nothing is said."""
+
+_FLOAT = 4
+# Copies of a tile's values in memory at once: the tile, the next one, and that as its file has it and on the way to float32.
+_COPIES = 4
+# Copies of a block's values that a thread works with: image, normalised image, sums, mixed and gated images.
+_BLOCK_COPIES = 9
+# Bytes for each pixel of a batch, measured: what the network and the companion have in memory at once.
+_BATCH_BYTES = 64 << 10
+
+
+def choose_tile(
+    classifier: Classifier, scene: xr.DataArray, memory: int | None = None, workers: int | None = None
+) -> tuple[int, int]:
+    """Choose rows and columns of tiles: whole blocks of the scene's file, as many as the memory holds.
+
+    Args:
+        classifier: What classifies.
+        scene: `(band, y, x)`; its encoding's `preferred_chunks` tell the file's blocks.
+        memory: Bytes that the process may take altogether; None keeps tiles to 1 GB.
+        workers: Threads that compute; as many as torch has if None.
+
+    Raises:
+        OutputError: The memory does not hold the least tile.
+    """
+    _, height, width = scene.shape
+    grain, bands = inference.block_width(classifier), len(classifier.bands)
+    reach, classes = classifier.patch // 2, len(classifier.classes)
+
+    def need(rows: int, columns: int) -> int:
+        values = bands * (rows + 2 * reach) * (columns + 2 * reach) * _FLOAT
+        return _COPIES * values + rows * columns * (classes * (_FLOAT + 1) + 2 * _FLOAT)
+
+    free = _USUAL if memory is None else memory - memory_taken() - _computing(classifier, grain, bands, workers)
+    if need(grain, grain) > free and memory is not None:
+        least = memory - free + need(grain, grain)
+        raise OutputError(
+            "the memory is too little to map this scene",
+            found=f"{memory / 1e6:.0f} MB",
+            expected=f"at least {least / 1e6:.0f} MB",
+            remedy="Give more with --memory, or fewer --workers.",
+        )
+    chunks = scene.encoding.get("preferred_chunks", {})
+    rows, columns = (
+        _whole(min(int(chunks.get(axis, 1)), size), grain, size) for axis, size in (("y", height), ("x", width))
+    )
+    while need(rows, columns) > free and columns > grain:
+        columns = _whole(columns // 2, grain, width)
+    while need(rows, columns) > free and rows > grain:
+        rows = _whole(rows // 2, grain, height)
+    # More rows of whole lines, or more of both where the file has tiles.
+    while columns < width and need(rows, 2 * columns) <= free // 2:
+        columns *= 2
+    while rows < height and need(2 * rows, columns) <= free // 2:
+        rows *= 2
+    return min(rows, _up(height, grain)), min(columns, _up(width, grain))
+
+
+def _whole(size: int, grain: int, most: int) -> int:
+    return min(_up(max(size, 1), grain), _up(most, grain))
+
+
+def _up(size: int, grain: int) -> int:
+    return -(-size // grain) * grain
+
+
+def _computing(classifier: Classifier, grain: int, bands: int, workers: int | None) -> int:
+    """Return the bytes that threads work with beside tiles."""
+    block = (grain + classifier.patch) ** 2 * bands * _FLOAT * _BLOCK_COPIES
+    threads = (workers or torch.get_num_threads()) if classifier.device.type == "cpu" else 1
+    return threads * (block + inference.BATCH * _BATCH_BYTES)

@@ -17,7 +17,7 @@ import rasterio
 import rasterio.shutil
 import xarray as xr
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from spectralmamba.classifier import Classifier, Tile
 from spectralmamba.errors import OutputError, SceneError
@@ -166,8 +166,16 @@ def map_scene(
     before = file_state(scene)
     record = {"classifier": classifier.fingerprint(), "scene": before, "shape": list(scene.shape)}
     cells = scene.sizes["y"] * scene.sizes["x"]
+    colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
+
+    def describe(name: str, raster: Any) -> None:
+        if name == "classes":
+            raster.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
+        raster.update_tags(**_provenance(classifier, scene), **_LAYERS[name].tags(classifier.card))
+        raster.set_band_description(1, _LAYERS[name].description)
+
     try:
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE), unfinished.opened(record, size, kinds, resume) as size:
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE), unfinished.opened(record, size, kinds, resume, describe) as size:
             keep = False
             try:
                 if unfinished.cells and on_tile is not None:
@@ -183,7 +191,7 @@ def map_scene(
                         file=scene.attrs["source"],
                         remedy="Map it again when it no longer changes.",
                     )
-                _finish(classifier, scene, classes_path, unfinished, kinds)
+                _finish(classifier, classes_path, unfinished, kinds)
             except (KeyboardInterrupt, SceneError):
                 keep = keep_unfinished and file_state(scene) == before
                 raise
@@ -214,18 +222,10 @@ def _kinds(classifier: Classifier) -> dict[str, dict[str, Any]]:
     return kinds
 
 
-def _finish(
-    classifier: Classifier, scene: xr.DataArray, path: Path, unfinished: UnfinishedMap, kinds: dict[str, dict[str, Any]]
-) -> None:
+def _finish(classifier: Classifier, path: Path, unfinished: UnfinishedMap, kinds: dict[str, dict[str, Any]]) -> None:
     """Make the map's files from the working rasters; all of them appear, or none."""
     names = {entry["id"]: entry["name"] for entry in classifier.card["classes"]}
     colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
-    for name in kinds:
-        with open_raster(unfinished.raster(name), "r+") as raster:
-            if name == "classes":
-                raster.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
-            raster.update_tags(**_provenance(classifier, scene), **_LAYERS[name].tags(classifier.card))
-            raster.set_band_description(1, _LAYERS[name].description)
     files = layer_files(path) | {"classes": path}
     with ExitStack() as outputs:
         copies = {name: outputs.enter_context(atomic_output(files[name])) for name in reversed(kinds)}

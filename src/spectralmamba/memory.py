@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+
+from spectralmamba.errors import SettingsError
+
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def bytes_of(text: str) -> int:
+    """Return the bytes that a text such as "512MB", "2 GB" or "1.5GiB" means.
+
+    Raises:
+        SettingsError: It means none.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?", text.strip().upper())
+    if found is None or found[2] not in _UNITS:
+        raise SettingsError(
+            "this is no amount of memory", found=text, expected="a number and a unit: 512MB, 2GB, 1.5GiB"
+        )
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def peak_memory() -> int | None:

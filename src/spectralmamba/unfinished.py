@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +36,7 @@ class UnfinishedMap:
     """
 
     def __init__(self, path: Path, profile: dict[str, Any]) -> None:
-        self.folder = path.with_name(f".{path.name}.unfinished")
+        self.folder = unfinished_folder(path)
         self.cells = self.pixels = 0
         self._profile = profile | {"driver": "GTiff", "tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
         self._final = path
@@ -44,7 +44,12 @@ class UnfinishedMap:
 
     @contextmanager
     def opened(
-        self, record: dict[str, Any], tile: tuple[int, int], layers: dict[str, dict[str, Any]], resume: bool
+        self,
+        record: dict[str, Any],
+        tile: tuple[int, int],
+        layers: dict[str, dict[str, Any]],
+        resume: bool,
+        describe: Callable[[str, Any], None] | None = None,
     ) -> Iterator[tuple[int, int]]:
         """Hold the folder for this run alone: with what is there, if asked to resume, else empty.
 
@@ -53,6 +58,7 @@ class UnfinishedMap:
             tile: Rows and columns of the tiles, if it is empty.
             layers: What the profile of each raster has besides, by name.
             resume: Go on from what is there, if anything is.
+            describe: Gives a new raster of a layer what it holds beside values, so that nothing else is written to it later.
 
         Yields:
             Rows and columns of the tiles: those that what is there was begun with.
@@ -63,11 +69,11 @@ class UnfinishedMap:
         self.folder.mkdir(exist_ok=True)
         with (self.folder / _LOCK).open("w") as lock:
             self._lock(lock)
-            if resume and (self.folder / _RECORD).is_file():
+            if resume and is_unfinished(self._final):
                 tile = self._take_up(json.loads(json.dumps(record)))
             else:
                 try:
-                    self._create(record | {"tile": tile}, layers)
+                    self._create(record | {"tile": tile}, layers, describe)
                 except BaseException:
                     self.discard()
                     raise
@@ -89,7 +95,8 @@ class UnfinishedMap:
             with open_raster(self.raster(name), "r+") as raster:
                 raster.write(values, 1, window=window)
         with (self.folder / _JOURNAL).open("a", encoding="ascii") as journal:
-            journal.write(f"{rows.start} {rows.stop} {columns.start} {columns.stop} {pixels} .\n")
+            # A line of its own even after one that a kill cut short.
+            journal.write(f"\n{rows.start} {rows.stop} {columns.start} {columns.stop} {pixels} .")
         self._note(rows, columns, pixels)
 
     def discard(self) -> None:
@@ -126,7 +133,7 @@ class UnfinishedMap:
                     remedy="Leave --resume away to map from the beginning.",
                 )
         with suppress(FileNotFoundError):
-            for line in (self.folder / _JOURNAL).read_text(encoding="ascii").splitlines():
+            for line in (self.folder / _JOURNAL).read_text(encoding="ascii", errors="replace").splitlines():
                 numbers, _, end = line.rpartition(" ")
                 if end == ".":  # a line that was cut short has none
                     top, bottom, left, right, pixels = map(int, numbers.split())
@@ -134,16 +141,33 @@ class UnfinishedMap:
         rows, columns = kept["tile"]
         return rows, columns
 
-    def _create(self, record: dict[str, Any], layers: dict[str, dict[str, Any]]) -> None:
+    def _create(
+        self,
+        record: dict[str, Any],
+        layers: dict[str, dict[str, Any]],
+        describe: Callable[[str, Any], None] | None,
+    ) -> None:
         for name in (_RECORD, _JOURNAL):
             (self.folder / name).unlink(missing_ok=True)
         cells = self._profile["width"] * self._profile["height"]
         for name, changes in layers.items():
-            with open_raster(self.raster(name), "w", **self._profile | changes):
-                pass  # whole, of nodata, so that tiles are written in place and a kill damages nothing else
+            # Whole, of nodata, so that tiles are written in place and a kill damages nothing else.
+            with open_raster(self.raster(name), "w", **self._profile | changes) as raster:
+                if describe is not None:
+                    describe(name, raster)
             if self.raster(name).stat().st_size < cells * np.dtype(changes["dtype"]).itemsize:
                 raise RasterioError("GDAL could not write a working raster")  # it keeps silent while it closes a file
         write_json(self.folder / _RECORD, record)
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Return the folder beside a map that holds what is classified so far."""
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell whether there is something to go on from to that map."""
+    return (unfinished_folder(path) / _RECORD).is_file()
 
 
 @contextmanager

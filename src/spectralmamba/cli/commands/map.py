@@ -10,6 +10,7 @@ import typer
 from spectralmamba.cli.options import BandAxis, Device, ModelFile, SceneFile, Variable
 from spectralmamba.cli.show import console, pixel_bar, say_files
 from spectralmamba.errors import OutputError
+from spectralmamba.memory import bytes_of
 
 
 def map_command(
@@ -23,24 +24,58 @@ def map_command(
             show_default=False,
         ),
     ],
-    tile: Annotated[int, typer.Option(help="Rows and columns that are classified at a time.", min=1)] = 512,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows and columns that are read at a time; else whole blocks of the scene's file.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory that all of it may take, such as 512MB or 2GB; else about 1 GB for what is read.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that compute on a CPU; else all cores.", min=1, show_default=False)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a stopped run of the same command was, if one was stopped.")
+    ] = False,
     variable: Variable = None,
     band_axis: BandAxis = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files of that name.")] = False,
 ) -> None:
-    """Classify a whole scene and write the map as a cloud-optimised GeoTIFF."""
+    """Classify a whole scene and write the map as a cloud-optimised GeoTIFF.
+
+    A run that was stopped or killed goes on with --resume, and ends in the same bytes.
+    """
     from spectralmamba.classifier import Classifier
     from spectralmamba.mapping import layer_files, map_scene
     from spectralmamba.scenes import open_scene
+    from spectralmamba.unfinished import is_unfinished
 
     for file in (out, *layer_files(out).values()):
-        if file.exists() and not overwrite:
+        if file.exists() and not overwrite and not (resume and is_unfinished(out)):
             raise OutputError("this file exists", file=file, remedy="Choose another --out or add --overwrite.")
     classifier = Classifier.load(model, device)
     opened = open_scene(scene, variable=variable, band_axis=band_axis)
     with pixel_bar("map") as advance:
-        files = map_scene(classifier, opened, out, tile=tile, on_tile=advance)
+        files = map_scene(
+            classifier,
+            opened,
+            out,
+            tile=tile,
+            memory=None if memory is None else bytes_of(memory),
+            workers=workers,
+            resume=resume,
+            keep_unfinished=True,
+            on_tile=advance,
+        )
     say_files(Map=files.classes, Confidence=files.confidence)
     if files.novelty is not None:
         say_files(Novelty=files.novelty)

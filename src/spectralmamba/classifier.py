@@ -111,9 +111,10 @@ class Classifier:
         card, tensors = _read(path)
         try:
             _check_card(card)
-            network = build_network(card["model"], len(card["bands"]["used"]), len(card["classes"]), device="meta")
-            transform = InputTransform(len(card["bands"]["used"])).to("meta")
-            novelty = NoveltyScore(len(card["bands"]["used"]), len(card["classes"])).to("meta")
+            bands, classes = len(card["bands"]["used"]), len(card["classes"])
+            with torch.random.fork_rng(devices=[]):  # the weights that it begins with are drawn, and replaced
+                network = build_network(card["model"], bands, classes)
+            transform, novelty = InputTransform(bands), NoveltyScore(bands, classes)
             sets = _build_sets(card, network)
         except (SpectralMambaError, KeyError, TypeError, ValueError) as error:
             raise ClassifierError("the card does not describe a classifier", file=path, found=error) from error
@@ -293,10 +294,10 @@ def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | No
         decides = network.companion if isinstance(network, Committee) else network
         if not isinstance(decides, LabelPropagation):
             raise ValueError("prediction sets without label propagation")
-        return PredictionSets().to("meta")
+        return PredictionSets()
     _check_size(size)
     bands, classes = len(card["bands"]["used"]), len(card["classes"])
-    return PredictionSets(LabelPropagation(bands, classes, size, card["model"]["patch"])).to("meta")
+    return PredictionSets(LabelPropagation(bands, classes, size, card["model"]["patch"]))
 
 
 def _check_size(size: object) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from spectralmamba.models.spectral_mamba import SelectiveScan
 
@@ -27,6 +26,8 @@ def model_size(model: nn.Module, bands: int, patch: int) -> ModelSize:
     Matrix products and convolutions are counted by `torch.utils.flop_counter.FlopCounterMode` (two operations a
     multiply-accumulate); each selective scan by `SelectiveScan.multiply_accumulates`. Element-wise work is not counted.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it brings Triton, and a map does not count
+
     scans: list[int] = []
 
     def declare(_: nn.Module, arguments: tuple[Any, ...], __: Any) -> None:

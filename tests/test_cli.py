@@ -540,7 +540,8 @@ def test_ctrl_c_outside_of_training_leaves_with_130(monkeypatch: pytest.MonkeyPa
     assert command_line("info", example.scene) == Answer(130, "", "Stopped.\n")
 
 
-def test_ctrl_c_while_mapping_leaves_no_map(
+@pytest.mark.usefixtures("small_blocks")
+def test_ctrl_c_while_mapping_leaves_no_map_and_resume_goes_on(
     tmp_path: Path, trained: Path, example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spectralmamba.classifier import Classifier
@@ -551,9 +552,27 @@ def test_ctrl_c_while_mapping_leaves_no_map(
         yield next(original(self, *arguments, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Classifier, "tiles", pressed)
-    words = ("map", trained / "model.safetensors", example.scene, "--out", tmp_path / "map.tif", "--tile", 10)
-    assert command_line(*words).code == 130
+    for folder in ("unbroken", "stopped"):
+        (tmp_path / folder).mkdir()
+    words = ("map", trained / "model.safetensors", example.scene, "--tile", 10)
+    assert command_line(*words, "--out", tmp_path / "unbroken" / "map.tif").code == 0
+    words = (*words, "--out", tmp_path / "stopped" / "map.tif")
+    with monkeypatch.context() as patches:
+        patches.setattr(Classifier, "tiles", pressed)
+        answer = command_line(*words)
+    assert answer.code == 130
+    assert "the same command with --resume goes on" in answer.err
+    assert names(tmp_path / "stopped") == {".map.tif.unfinished"}
+    assert command_line(*words, "--resume").code == 0
+    assert names(tmp_path / "stopped") == names(tmp_path / "unbroken")
+    for name in names(tmp_path / "stopped"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+
+
+def test_memory_is_an_amount_and_enough(tmp_path: Path, trained: Path, example: Example) -> None:
+    words = ("map", trained / "model.safetensors", example.scene, "--out", tmp_path / "map.tif", "--memory")
+    assert_refused(command_line(*words, "much"), "no amount of memory", "much", "512MB")
+    assert_refused(command_line(*words, "50MB"), "memory is too little", "50 MB", "at least", "--memory")
     assert names(tmp_path) == set()
 
 

@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scene, labels = spectralmamba.simulate_scene(rows=48, columns=48, bands=20, classes=3)
     write_scene(scene, tmp_path / "scene.tif")
     write_scene(scene, tmp_path / "another.tif")
+    write_scene(scene, tmp_path / "large.tif")
     write_labels(labels, tmp_path / "labels.tif")
     ids = labels.values.astype(np.int32)
     fields = list(shapes(ids, mask=ids > 0, transform=labels.rio.transform()))

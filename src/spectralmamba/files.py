@@ -16,19 +16,20 @@ from spectralmamba.errors import OutputError
 
 
 @contextmanager
-def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed, else it is removed.
+def atomic_output(path: str | os.PathLike[str], folder: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path; on success it is flushed to disk and renamed to `path`, else it is removed.
 
     A reader, also one after a power cut, sees the old file or the whole new one.
 
     Args:
         path: The final name; its folder must exist.
+        folder: Where it is until then, on the same disk; beside `path` if None. What a killed process leaves there stays.
 
     Raises:
         OutputError: The folder is missing or not writable, or the disk is full.
     """
     final = Path(path)
-    temporary = final.with_name(f".{final.stem}.part-{os.getpid()}{final.suffix}")
+    temporary = (folder or final.parent) / f".{final.stem}.part-{os.getpid()}{final.suffix}"
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())

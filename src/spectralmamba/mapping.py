@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,7 +165,12 @@ def map_scene(
     profile, kinds = _profile(scene), _kinds(classifier)
     unfinished = UnfinishedMap(classes_path, profile)
     before = file_state(scene)
-    record = {"classifier": classifier.fingerprint(), "scene": before, "shape": list(scene.shape)}
+    record = {
+        "classifier": classifier.fingerprint(),
+        "scene": before | {"shape": list(scene.shape)},
+        "version": metadata.version("spectralmamba"),
+        "kind of device": classifier.device.type,
+    }
     cells = scene.sizes["y"] * scene.sizes["x"]
     colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
 
@@ -228,8 +234,10 @@ def _finish(classifier: Classifier, path: Path, unfinished: UnfinishedMap, kinds
     colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
     files = layer_files(path) | {"classes": path}
     with ExitStack() as outputs:
-        copies = {name: outputs.enter_context(atomic_output(files[name])) for name in reversed(kinds)}
-        sidecar = outputs.enter_context(atomic_output(path.with_name(path.name + ".aux.xml")))
+        copies = {
+            name: outputs.enter_context(atomic_output(files[name], unfinished.folder)) for name in reversed(kinds)
+        }
+        sidecar = outputs.enter_context(atomic_output(path.with_name(path.name + ".aux.xml"), unfinished.folder))
         for name, copy in copies.items():
             _write_cloud_optimised(unfinished.raster(name), copy, _LAYERS[name].overviews, unfinished.pixels)
         sidecar.write_text(class_sidecar_xml(names, colors), encoding="utf-8")

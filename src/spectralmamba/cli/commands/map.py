@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from spectralmamba.cli.options import BandAxis, Device, ModelFile, SceneFile, Variable
-from spectralmamba.cli.show import console, pixel_bar, say_files
-from spectralmamba.errors import OutputError
+from spectralmamba.cli.show import console, errors, pixel_bar, say_files
+from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.memory import bytes_of
 
 
@@ -64,18 +64,24 @@ def map_command(
             raise OutputError("this file exists", file=file, remedy="Choose another --out or add --overwrite.")
     classifier = Classifier.load(model, device)
     opened = open_scene(scene, variable=variable, band_axis=band_axis)
-    with pixel_bar("map") as advance:
-        files = map_scene(
-            classifier,
-            opened,
-            out,
-            tile=tile,
-            memory=None if memory is None else bytes_of(memory),
-            workers=workers,
-            resume=resume,
-            keep_unfinished=True,
-            on_tile=advance,
-        )
+    allowed = None if memory is None else bytes_of(memory)
+    try:
+        with pixel_bar("map") as advance:
+            files = map_scene(
+                classifier,
+                opened,
+                out,
+                tile=tile,
+                memory=allowed,
+                workers=workers,
+                resume=resume,
+                keep_unfinished=True,
+                on_tile=advance,
+            )
+    except (KeyboardInterrupt, SceneError):
+        if is_unfinished(out):
+            errors.print("What is classified so far is kept: the same command with --resume goes on.")
+        raise
     say_files(Map=files.classes, Confidence=files.confidence)
     if files.novelty is not None:
         say_files(Novelty=files.novelty)

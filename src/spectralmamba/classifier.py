@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import torch
 import xarray as xr
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectralmamba import inference
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
@@ -36,6 +38,7 @@ FORMAT = "spectralmamba-classifier/1"
 # Wavelengths of a scene may differ from the training scene's by this much: products print them to 0.01 nm or so, and
 # calibrations of one sensor drift by tenths of a nanometre.
 WAVELENGTH_TOLERANCE_NM = 1.0
+_SMALL = 1 << 20  # elements that a tensor may have in any case
 _CARD_KEYS = ("format", "classes", "bands", "normalisation", "settings", "split", "scores", "versions", "data", "model")
 
 
@@ -112,10 +115,15 @@ class Classifier:
         try:
             _check_card(card)
             bands, classes = len(card["bands"]["used"]), len(card["classes"])
-            with torch.random.fork_rng(devices=[]):  # the weights that it begins with are drawn, and replaced
+            # The weights that it begins with are drawn, and replaced; on torch's device "meta", which draws none, this would take
+            # 80 MB and a second for imports.
+            with (
+                torch.random.fork_rng(devices=[]),
+                _NoLargerThan(max((t.numel() for t in tensors.values()), default=0)),
+            ):
                 network = build_network(card["model"], bands, classes)
-            transform, novelty = InputTransform(bands), NoveltyScore(bands, classes)
-            sets = _build_sets(card, network)
+                transform, novelty = InputTransform(bands), NoveltyScore(bands, classes)
+                sets = _build_sets(card, network)
         except (SpectralMambaError, KeyError, TypeError, ValueError) as error:
             raise ClassifierError("the card does not describe a classifier", file=path, found=error) from error
         parts: dict[str, nn.Module] = {"network.": network, "transform.": transform}
@@ -298,6 +306,27 @@ def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | No
     _check_size(size)
     bands, classes = len(card["bands"]["used"]), len(card["classes"])
     return PredictionSets(LabelPropagation(bands, classes, size, card["model"]["patch"]))
+
+
+class _NoLargerThan(TorchDispatchMode):
+    """Refuses to make tensors larger than the largest of a file: a damaged card may ask for any size."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self._elements = elements
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked = 1
+        for argument in args:
+            if isinstance(argument, list | tuple) and all(isinstance(size, int) for size in argument):
+                asked = max(asked, math.prod(argument))
+            elif isinstance(argument, int | float) and math.isfinite(argument):
+                asked = max(asked, argument)
+            elif isinstance(argument, Tensor) and func is torch.ops.aten.repeat.default:
+                asked = argument.numel() * math.prod(args[1])
+        if asked > max(self._elements, _SMALL):
+            raise ValueError(f"a network with tensors of {asked:.0f} elements, of which the file has {self._elements}")
+        return func(*args, **(kwargs or {}))
 
 
 def _check_size(size: object) -> None:

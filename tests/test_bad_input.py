@@ -510,7 +510,7 @@ def test_a_map_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path, trai
     out = tmp_path / "out"
     out.mkdir()
     answer = run_program(
-        "map", trained / "model.safetensors", example.scene, "--out", out / "map.tif", preexec_fn=limited(100_000)
+        "map", trained / "model.safetensors", example.scene, "--out", out / "map.tif", preexec_fn=limited(10_000)
     )
     assert_refused(answer, "map.tif", "bytes free", "Free some space", out=out)
 

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from spectralmamba import inference
 from spectralmamba.errors import ClassifierError, ModelError, SettingsError, SpectralMambaError
@@ -308,24 +308,27 @@ def _build_sets(card: dict[str, Any], network: nn.Module) -> PredictionSets | No
     return PredictionSets(LabelPropagation(bands, classes, size, card["model"]["patch"]))
 
 
-class _NoLargerThan(TorchDispatchMode):
+class _NoLargerThan(TorchFunctionMode):
     """Refuses to make tensors larger than the largest of a file: a damaged card may ask for any size."""
 
     def __init__(self, elements: int) -> None:
         super().__init__()
         self._elements = elements
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        asked = 1
-        for argument in args:
-            if isinstance(argument, list | tuple) and all(isinstance(size, int) for size in argument):
-                asked = max(asked, math.prod(argument))
-            elif isinstance(argument, int | float) and math.isfinite(argument):
-                asked = max(asked, argument)
-            elif isinstance(argument, Tensor) and func is torch.ops.aten.repeat.default:
-                asked = argument.numel() * math.prod(args[1])
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked = 0
+        if func in (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.arange):
+            asked = math.prod(args[0] if isinstance(args[0], tuple | list) else args)
+        elif func is torch.full:
+            asked = math.prod(args[0])
+        elif func is torch.eye:
+            asked = args[0] ** 2
+        elif func is Tensor.repeat:
+            asked = args[0].numel() * math.prod(args[1:])
         if asked > max(self._elements, _SMALL):
-            raise ValueError(f"a network with tensors of {asked:.0f} elements, of which the file has {self._elements}")
+            raise ValueError(
+                f"a network with a tensor of {asked} elements, where the file's largest has {self._elements}"
+            )
         return func(*args, **(kwargs or {}))
 
 

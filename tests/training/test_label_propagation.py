@@ -541,6 +541,8 @@ def test_a_companion_that_is_not_known_is_refused(value: Any):
 class Part(nn.Module):
     """Logits of one view of label propagation, or of its familiarity f as if probabilities were f, 1 − f and 0."""
 
+    takes_patches = True
+
     def __init__(self, propagation: LabelPropagation, number: int) -> None:
         super().__init__()
         self.propagation, self.number = propagation, number

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from spectralmamba.archive import map_scenes
     from spectralmamba.classifier import Classifier
     from spectralmamba.errors import SpectralMambaError
     from spectralmamba.evaluation import Scores, evaluate
@@ -34,6 +35,7 @@ _HOMES = {
     "fit_seeds": "training",
     "list_models": "models",
     "map_scene": "mapping",
+    "map_scenes": "archive",
     "open_labels": "scenes",
     "open_scene": "scenes",
     "recommend_settings": "training",
@@ -56,6 +58,7 @@ __all__ = [
     "fit_seeds",
     "list_models",
     "map_scene",
+    "map_scenes",
     "open_labels",
     "open_scene",
     "recommend_settings",

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from spectralmamba.cli.options import BandAxis, Device, ModelFile, SceneFile, Variable
+from spectralmamba.cli.options import BandAxis, Device, ModelFile, Variable
 from spectralmamba.cli.show import console, errors, pixel_bar, say_files
 from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.memory import bytes_of
 
+if TYPE_CHECKING:
+    from spectralmamba.classifier import Classifier
+
+_LISTS = (".txt", ".json", ".geojson")
+
 
 def map_command(
     model: ModelFile,
-    scene: SceneFile,
+    scenes: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Scenes: files, a folder of them, a .txt that lists them, or a .json of STAC items.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
             help="GeoTIFF of classes to write. Beside it go its layers: confidence, novelty, and set size, "
-            "which is how many classes a pixel may have.",
+            "which is how many classes a pixel may have. Of several scenes the folder for maps and the table maps.csv.",
             show_default=False,
         ),
     ],
@@ -50,34 +63,68 @@ def map_command(
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files of that name.")] = False,
 ) -> None:
-    """Classify a whole scene and write the map as a cloud-optimised GeoTIFF.
+    """Classify whole scenes and write maps as cloud-optimised GeoTIFFs.
 
     A run that was stopped or killed goes on with --resume, and ends in the same bytes.
+
+    Of several scenes one that fails does not stop the others, and --resume skips those that are mapped.
     """
     from spectralmamba.classifier import Classifier
+
+    allowed = None if memory is None else bytes_of(memory)
+    options = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume}
+    opening = {"variable": variable, "band_axis": band_axis}
+    if len(scenes) > 1 or scenes[0].is_dir() or scenes[0].suffix.lower() in _LISTS or out.is_dir() or not out.suffix:
+        _map_many(lambda: Classifier.load(model, device), scenes, out, {**options, **opening, "overwrite": overwrite})
+    else:
+        _map_one(lambda: Classifier.load(model, device), scenes[0], out, opening, options, overwrite)
+
+
+def _map_many(load: Callable[[], Classifier], places: list[Path], folder: Path, options: dict[str, Any]) -> None:
+    from spectralmamba.archive import FAILED, MAPPED, SKIPPED, TABLE, Outcome, find_scenes, map_scenes
+
+    scenes = find_scenes(places)
+    if folder.is_file():
+        raise OutputError("this is a file, not a folder for maps", file=folder, remedy="Choose another --out.")
+
+    def say(outcome: Outcome) -> None:
+        console.print(f"{outcome.outcome}: {escape(outcome.scene)}")
+
+    try:
+        with pixel_bar("map") as advance:
+            outcomes = map_scenes(load(), scenes, folder, on_scene=say, on_tile=advance, **options)
+    except KeyboardInterrupt:
+        errors.print("The same command with --resume goes on.")
+        raise
+    numbers = {what: sum(each.outcome == what for each in outcomes) for what in (MAPPED, SKIPPED, FAILED)}
+    console.print(", ".join(f"{number} {what}" for what, number in numbers.items()))
+    say_files(Table=folder / TABLE)
+    failed = [f"{each.scene}: {each.reason}" for each in outcomes if each.outcome == FAILED]
+    if failed:
+        for line in failed:
+            errors.print(f"[red]Error:[/red] {escape(line)}")
+        raise typer.Exit(2)
+
+
+def _map_one(
+    load: Callable[[], Classifier],
+    scene: Path,
+    out: Path,
+    opening: dict[str, Any],
+    options: dict[str, Any],
+    overwrite: bool,
+) -> None:
     from spectralmamba.mapping import layer_files, map_scene
     from spectralmamba.scenes import open_scene
     from spectralmamba.unfinished import is_unfinished
 
     for file in (out, *layer_files(out).values()):
-        if file.exists() and not overwrite and not (resume and is_unfinished(out)):
+        if file.exists() and not overwrite and not (options["resume"] and is_unfinished(out)):
             raise OutputError("this file exists", file=file, remedy="Choose another --out or add --overwrite.")
-    classifier = Classifier.load(model, device)
-    opened = open_scene(scene, variable=variable, band_axis=band_axis)
-    allowed = None if memory is None else bytes_of(memory)
+    classifier, opened = load(), open_scene(scene, **opening)
     try:
         with pixel_bar("map") as advance:
-            files = map_scene(
-                classifier,
-                opened,
-                out,
-                tile=tile,
-                memory=allowed,
-                workers=workers,
-                resume=resume,
-                keep_unfinished=True,
-                on_tile=advance,
-            )
+            files = map_scene(classifier, opened, out, keep_unfinished=True, on_tile=advance, **options)
     except (KeyboardInterrupt, SceneError):
         if is_unfinished(out):
             errors.print("What is classified so far is kept: the same command with --resume goes on.")

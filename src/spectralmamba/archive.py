@@ -1,0 +1,288 @@
+"""Many scenes, one job: their maps in a folder, and a table of what was mapped, skipped and failed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from spectralmamba.classifier import Classifier
+from spectralmamba.errors import OutputError, SceneError, SpectralMambaError
+from spectralmamba.files import write_text
+from spectralmamba.mapping import map_scene
+from spectralmamba.scenes import open_scene
+from spectralmamba.scenes.scene import file_state
+from spectralmamba.unfinished import is_unfinished
+
+TABLE = "maps.csv"
+MAPPED, SKIPPED, FAILED = "mapped", "skipped", "failed"
+_SUFFIXES = (".hdr", ".tif", ".tiff", ".mat", ".npy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scene; a row of the table.
+
+    Attributes:
+        scene: The scene's file.
+        map: The class map's file.
+        outcome: "mapped", "skipped" (an earlier run had mapped it) or "failed".
+        reason: Why it failed; empty else.
+        pixels: Classified pixels.
+        seconds: What it took.
+        source: The file that holds its values, which may be another than a header.
+        bytes: Size of that file.
+        changed: When that file last changed, in ns.
+        classifier: Fingerprint of the classifier.
+    """
+
+    scene: str
+    map: str
+    outcome: str
+    reason: str = ""
+    pixels: int = 0
+    seconds: float = 0.0
+    source: str = ""
+    bytes: int = 0
+    changed: int = 0
+    classifier: str = ""
+
+
+def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the scenes that are meant: files, all scenes in a folder, the lines of a `.txt`, the data of STAC items in a `.json`.
+
+    Paths in a list or in items are relative to its folder. Of an item the first asset with the role "data" counts, else the first
+    whose name ends like a scene's.
+
+    Raises:
+        SceneError: A folder holds no scene, or a list or item collection cannot be read.
+    """
+    found: list[str] = []
+    for place in places:
+        path = Path(place)
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if _is_scene(file.name) and not file.name.startswith("."))
+            if not inside:
+                raise SceneError("the folder holds no scene", file=path, expected=f"files with {', '.join(_SUFFIXES)}")
+            found += map(str, inside)
+        elif path.suffix.lower() == ".txt":
+            lines = [line.strip() for line in _read(path).splitlines()]
+            found += [_beside(path, line) for line in lines if line and not line.startswith("#")]
+        elif path.suffix.lower() in (".json", ".geojson"):
+            found += [_beside(path, href) for href in _of_items(path)]
+        else:
+            found.append(os.fspath(place))
+    return found
+
+
+def map_scenes(
+    classifier: Classifier,
+    scenes: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    tile: int | None = None,
+    memory: int | None = None,
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    variable: str | None = None,
+    band_axis: int | None = None,
+    on_scene: Callable[[Outcome], None] | None = None,
+    on_tile: Callable[[int, int], None] | None = None,
+) -> list[Outcome]:
+    """Map scenes one after the other; one that fails does not stop the others.
+
+    "maps.csv" in the folder has a row for each scene, also of earlier jobs, written as soon as it has ended.
+
+    Args:
+        classifier: From `fit` or `Classifier.load`.
+        scenes: Their files; "a/field.hdr" becomes "field_map.tif".
+        folder: Where maps go; it is made if it is not there.
+        tile: As `map_scene` has it.
+        memory: As `map_scene` has it.
+        workers: As `map_scene` has it.
+        resume: Skip scenes that this classifier has mapped and that have not changed since, and go on in the one that was stopped.
+        overwrite: Write over maps that are there.
+        variable: The scenes' variable in MATLAB files that hold several.
+        band_axis: Axis of the bands in MATLAB or NumPy cubes.
+        on_scene: Called with what became of each scene.
+        on_tile: As `map_scene` has it, of the scene that is being mapped.
+
+    Raises:
+        OutputError: Two scenes would have one map, maps would lie among the scenes, or a map is there and is neither to be
+            resumed nor overwritten.
+    """
+    out, names = Path(folder), [os.fspath(scene) for scene in scenes]
+    files = _map_files(names, out)
+    if not (resume or overwrite):
+        for file in files:
+            if file.exists():
+                raise OutputError(
+                    "this map exists",
+                    file=file,
+                    remedy="Add --resume to leave finished maps as they are, or --overwrite to make them anew.",
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    known, fingerprint = _read_table(out / TABLE), classifier.fingerprint()
+    outcomes = []
+    for scene, file in zip(names, files, strict=True):
+        earlier = known.get(scene)
+        outcome = _skipped(earlier, file, fingerprint) if resume and earlier is not None else None
+        if outcome is None:
+            start, state, pixels, reason = time.perf_counter(), {}, 0, ""
+            try:
+                opened = open_scene(scene, variable=variable, band_axis=band_axis)
+                state = file_state(opened)
+                pixels = map_scene(
+                    classifier,
+                    opened,
+                    file,
+                    tile=tile,
+                    memory=memory,
+                    workers=workers,
+                    resume=resume and is_unfinished(file),
+                    keep_unfinished=True,
+                    on_tile=on_tile,
+                ).pixels
+            except SpectralMambaError as error:
+                reason = str(error)
+            except (
+                Exception
+            ) as error:  # whatever is wrong with one scene of a thousand, the others are not to wait for it
+                reason = f"{type(error).__name__}: {error}"
+            outcome = Outcome(
+                scene,
+                str(file),
+                FAILED if reason else MAPPED,
+                reason,
+                pixels,
+                round(time.perf_counter() - start, 2),
+                state.get("source", ""),
+                state.get("bytes", 0),
+                state.get("changed", 0),
+                fingerprint,
+            )
+            known[scene] = outcome
+            _append(out / TABLE, outcome)
+        outcomes.append(outcome)
+        if on_scene is not None:
+            on_scene(outcome)
+    _write_table(out / TABLE, known.values())
+    return outcomes
+
+
+def _is_scene(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError("this list of scenes cannot be read", file=path, found=error, expected="UTF-8 text") from error
+
+
+def _beside(path: Path, name: str) -> str:
+    """Return a file's name in a list as a path from here; what is no local file stays as it is."""
+    parts = urlparse(name)
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    return name if "://" in name or name.startswith("/vsi") else str(path.parent / name)
+
+
+def _of_items(path: Path) -> list[str]:
+    """Return the references of the data of STAC items, https://github.com/radiantearth/stac-spec, item-spec."""
+    expected = "a STAC item or item collection"
+    try:
+        content: Any = json.loads(_read(path))
+        items = content["features"] if content["type"] == "FeatureCollection" else [content]
+        found = []
+        for item in items:
+            assets = list(item["assets"].values())
+            ours = [asset for asset in assets if "data" in asset.get("roles", ())] or [
+                asset for asset in assets if _is_scene(asset["href"])
+            ]
+            if not ours:
+                raise SceneError(
+                    "an item has no data", file=path, found=item["id"], expected='an asset of the role "data"'
+                )
+            found.append(str(ours[0]["href"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SceneError("this is no list of scenes", file=path, found=repr(error), expected=expected) from error
+    return found
+
+
+def _map_files(scenes: list[str], folder: Path) -> list[Path]:
+    """Return the file of each scene's map, each its own and none among the scenes."""
+    taken: dict[Path, str] = {}
+    for scene in scenes:
+        path = Path(scene)
+        file = folder / f"{path.stem}_map.tif"
+        if file in taken:
+            raise OutputError(
+                "two scenes would have one map",
+                file=file,
+                found=f"{taken[file]} and {scene}",
+                remedy="Map them into two folders, or rename one.",
+            )
+        if path.parent.resolve() == folder.resolve():
+            raise OutputError("maps would lie among the scenes", file=folder, remedy="Choose another --out.")
+        taken[file] = scene
+    return list(taken)
+
+
+def _skipped(earlier: Outcome, file: Path, fingerprint: str) -> Outcome | None:
+    """Return the outcome of a scene that has been mapped already, None if it has to be mapped."""
+    if earlier.outcome != MAPPED or earlier.classifier != fingerprint or not file.is_file():
+        return None
+    try:
+        state = Path(earlier.source).stat()
+    except OSError:
+        return None
+    if (state.st_size, state.st_mtime_ns) != (earlier.bytes, earlier.changed):
+        return None
+    return replace(earlier, outcome=SKIPPED)
+
+
+def _append(table: Path, outcome: Outcome) -> None:
+    with table.open("a", encoding="utf-8", newline="") as file:
+        # A row of its own even after one that a kill cut short.
+        file.write(("" if file.tell() else ",".join(_columns())) + "\r\n" + _row(outcome))
+
+
+def _write_table(table: Path, outcomes: Iterable[Outcome]) -> None:
+    write_text(table, "\r\n".join([",".join(_columns()), *map(_row, outcomes)]))
+
+
+def _columns() -> list[str]:
+    return [field.name for field in fields(Outcome)]
+
+
+def _row(outcome: Outcome) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(asdict(outcome).values())
+    return text.getvalue()
+
+
+def _read_table(table: Path) -> dict[str, Outcome]:
+    """Return the last row of each scene; rows that are damaged do not count."""
+    known: dict[str, Outcome] = {}
+    if not table.is_file():
+        return known
+    with table.open(encoding="utf-8", errors="replace", newline="") as file:
+        for row in csv.DictReader(file):
+            with suppress(TypeError, ValueError, KeyError):
+                kinds = {"pixels": int, "seconds": float, "bytes": int, "changed": int}
+                values: dict[str, Any] = {name: kinds.get(name, str)(text) for name, text in row.items()}
+                outcome = Outcome(**values)
+                if outcome.classifier:
+                    known[outcome.scene] = outcome
+    return known

@@ -38,6 +38,7 @@ bench: $(READY)
 bench-speed: $(READY)
 	$(BIN)/python benchmarks/scan.py --write-docs
 	$(BIN)/python benchmarks/training.py --write-docs
+	$(BIN)/python benchmarks/mapping.py --write-docs
 	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python benchmarks/training_gpu.py --write-docs; fi
 
 docs: $(READY)

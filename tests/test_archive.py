@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectralmamba import Classifier, fit, map_scene, open_scene, split_random
+from spectralmamba import Classifier, map_scene, open_scene
 from spectralmamba.archive import FAILED, MAPPED, SKIPPED, TABLE, Outcome, find_scenes, map_scenes
 from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.scenes.writing import write_scene
-from spectralmamba.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def trained(_simulated: tuple[xr.DataArray, xr.DataArray], quick: Settings) -> Classifier:
-    """A classifier of patches."""
-    scene, labels = _simulated
-    return fit(scene, labels, split_random(labels, per_class=4, patch=3), quick.replace(patch=3), device="cpu")
 
 
 @pytest.fixture
@@ -48,15 +40,15 @@ def outcomes_of(found: list[Outcome]) -> list[str]:
 
 
 def test_a_scene_that_fails_is_told_and_does_not_stop_the_others(
-    trained: Classifier, scenes: list[Path], tmp_path: Path
+    classifier: Classifier, scenes: list[Path], tmp_path: Path
 ) -> None:
     seen: list[Outcome] = []
-    found = map_scenes(trained, scenes, tmp_path / "maps", on_scene=seen.append)
+    found = map_scenes(classifier, scenes, tmp_path / "maps", on_scene=seen.append)
     assert found == seen
     assert outcomes_of(found) == [MAPPED, FAILED, MAPPED]
     assert str(scenes[1]) in found[1].reason
     for name in ("a", "c"):
-        map_scene(trained, open_scene(tmp_path / "scenes" / f"{name}.tif"), tmp_path / "alone.tif")
+        map_scene(classifier, open_scene(tmp_path / "scenes" / f"{name}.tif"), tmp_path / "alone.tif")
         assert (tmp_path / "maps" / f"{name}_map.tif").read_bytes() == (tmp_path / "alone.tif").read_bytes()
     assert not (tmp_path / "maps" / "b_map.tif").exists()
     table = rows(tmp_path / "maps")
@@ -68,27 +60,31 @@ def test_a_scene_that_fails_is_told_and_does_not_stop_the_others(
 
 
 def test_a_job_goes_on_with_what_is_not_mapped(
-    trained: Classifier, scenes: list[Path], tmp_path: Path, small_scene: xr.DataArray
+    classifier: Classifier, scenes: list[Path], tmp_path: Path, small_scene: xr.DataArray
 ) -> None:
     out = tmp_path / "maps"
-    map_scenes(trained, scenes, out)
+    map_scenes(classifier, scenes, out)
     before = (out / "a_map.tif").stat().st_mtime_ns
     write_scene(small_scene, scenes[1])
     os.utime(scenes[2], ns=(1, 1))
-    found = map_scenes(trained, scenes, out, resume=True)
+    found = map_scenes(classifier, scenes, out, resume=True)
     assert outcomes_of(found) == [SKIPPED, MAPPED, MAPPED]  # the last has changed
     assert (out / "a_map.tif").stat().st_mtime_ns == before
     assert [row["outcome"] for row in rows(out)] == [MAPPED] * 3
     (out / "c_map.tif").unlink()
-    assert outcomes_of(map_scenes(trained, scenes, out, resume=True)) == [SKIPPED, SKIPPED, MAPPED]
+    assert outcomes_of(map_scenes(classifier, scenes, out, resume=True)) == [SKIPPED, SKIPPED, MAPPED]
     other = Classifier(
-        trained.network, trained.transform, trained.card | {"data": "other"}, trained.novelty, trained.sets
+        classifier.network,
+        classifier.transform,
+        classifier.card | {"data": "other"},
+        classifier.novelty,
+        classifier.sets,
     )
     assert outcomes_of(map_scenes(other, scenes, out, resume=True)) == [MAPPED] * 3
 
 
 def test_a_stopped_job_goes_on_in_the_scene_that_was_stopped(
-    trained: Classifier, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spectralmamba import inference
 
@@ -102,56 +98,56 @@ def test_a_stopped_job_goes_on_in_the_scene_that_was_stopped(
 
     good = [scenes[0], scenes[2]]
     with pytest.raises(KeyboardInterrupt):
-        map_scenes(trained, good, out, tile=4, on_tile=stop)  # in the third of nine tiles of the second
+        map_scenes(classifier, good, out, tile=4, on_tile=stop)  # in the third of nine tiles of the second
     seen: list[int] = []
-    found = map_scenes(trained, good, out, resume=True, on_tile=lambda done, _: seen.append(done))
+    found = map_scenes(classifier, good, out, resume=True, on_tile=lambda done, _: seen.append(done))
     assert outcomes_of(found) == [SKIPPED, MAPPED]
     assert seen[0] == 3 * 16
-    map_scene(trained, open_scene(scenes[2]), tmp_path / "alone.tif")
+    map_scene(classifier, open_scene(scenes[2]), tmp_path / "alone.tif")
     assert (out / "c_map.tif").read_bytes() == (tmp_path / "alone.tif").read_bytes()
 
 
 def test_maps_that_are_there_are_neither_lost_nor_silently_left(
-    trained: Classifier, scenes: list[Path], tmp_path: Path
+    classifier: Classifier, scenes: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "maps"
-    map_scenes(trained, [scenes[0]], out)
+    map_scenes(classifier, [scenes[0]], out)
     with pytest.raises(OutputError, match="this map exists") as error:
-        map_scenes(trained, scenes, out)
+        map_scenes(classifier, scenes, out)
     assert "--resume" in str(error.value)
-    assert outcomes_of(map_scenes(trained, [scenes[0]], out, overwrite=True)) == [MAPPED]
+    assert outcomes_of(map_scenes(classifier, [scenes[0]], out, overwrite=True)) == [MAPPED]
 
 
 @pytest.mark.parametrize("damage", ["cut,sho", '"', "a,b,mapped,,x,1,s,y,z,c"])
 def test_a_damaged_row_of_the_table_does_not_count(
-    trained: Classifier, scenes: list[Path], tmp_path: Path, damage: str
+    classifier: Classifier, scenes: list[Path], tmp_path: Path, damage: str
 ) -> None:
     out = tmp_path / "maps"
-    map_scenes(trained, [scenes[0]], out)
+    map_scenes(classifier, [scenes[0]], out)
     with (out / TABLE).open("a") as file:
         file.write("\r\n" + damage)
-    assert outcomes_of(map_scenes(trained, [scenes[0], scenes[2]], out, resume=True)) == [SKIPPED, MAPPED]
+    assert outcomes_of(map_scenes(classifier, [scenes[0], scenes[2]], out, resume=True)) == [SKIPPED, MAPPED]
     assert [row["outcome"] for row in rows(out)] == [MAPPED] * 2
 
 
 def test_scenes_of_other_bands_fail_with_the_reason(
-    trained: Classifier, scenes: list[Path], tmp_path: Path, small_scene: xr.DataArray
+    classifier: Classifier, scenes: list[Path], tmp_path: Path, small_scene: xr.DataArray
 ) -> None:
     reversed_ = small_scene.isel(band=slice(None, None, -1))
     write_scene(reversed_, tmp_path / "scenes" / "d.tif")
-    found = map_scenes(trained, [tmp_path / "scenes" / "d.tif", scenes[0]], tmp_path / "maps")
+    found = map_scenes(classifier, [tmp_path / "scenes" / "d.tif", scenes[0]], tmp_path / "maps")
     assert outcomes_of(found) == [FAILED, MAPPED]
     assert "wavelengths" in found[0].reason
 
 
 def test_two_scenes_of_one_name_and_maps_among_scenes_are_refused(
-    trained: Classifier, scenes: list[Path], tmp_path: Path
+    classifier: Classifier, scenes: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(OutputError, match="two scenes would have one map"):
-        map_scenes(trained, [scenes[0], tmp_path / "other" / "a.tif"], tmp_path / "maps")
+        map_scenes(classifier, [scenes[0], tmp_path / "other" / "a.tif"], tmp_path / "maps")
     with pytest.raises(OutputError, match="among the scenes"):
-        map_scenes(trained, scenes, tmp_path / "scenes")
+        map_scenes(classifier, scenes, tmp_path / "scenes")
     assert not (tmp_path / "maps").exists()
 
 
@@ -199,20 +195,20 @@ def test_items_without_data_folders_without_scenes_and_missing_lists_are_refused
         find_scenes([tmp_path / "none.txt"])
 
 
-def test_remote_scenes_fail_each_for_itself(trained: Classifier, scenes: list[Path], tmp_path: Path) -> None:
-    found = map_scenes(trained, ["https://example.org/x.tif", scenes[0]], tmp_path / "maps")
+def test_remote_scenes_fail_each_for_itself(classifier: Classifier, scenes: list[Path], tmp_path: Path) -> None:
+    found = map_scenes(classifier, ["https://example.org/x.tif", scenes[0]], tmp_path / "maps")
     assert outcomes_of(found) == [FAILED, MAPPED]
     assert "only local files" in found[0].reason
 
 
 def test_the_command_maps_a_folder_and_leaves_with_2_if_a_scene_failed(
-    trained: Classifier, scenes: list[Path], tmp_path: Path
+    classifier: Classifier, scenes: list[Path], tmp_path: Path
 ) -> None:
     from typer.testing import CliRunner
 
     from spectralmamba.cli import app
 
-    trained.save(tmp_path / "model.safetensors")
+    classifier.save(tmp_path / "model.safetensors")
     words = ["map", str(tmp_path / "model.safetensors"), str(tmp_path / "scenes"), "--out", str(tmp_path / "maps")]
     answer = CliRunner().invoke(app, words)
     assert answer.exit_code == 2

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectralmamba import Classifier, Settings, fit, split_random
+from spectralmamba import Classifier
 from spectralmamba.errors import OutputError, SettingsError
 from spectralmamba.inference import BLOCK
 from spectralmamba.memory import bytes_of, memory_taken, peak_memory
 from spectralmamba.tiling import choose_tile
-
-
-@pytest.fixture(scope="module")
-def trained(_simulated: tuple[xr.DataArray, xr.DataArray], quick: Settings) -> Classifier:
-    """A classifier of patches."""
-    scene, labels = _simulated
-    return fit(scene, labels, split_random(labels, per_class=4, patch=3), quick.replace(patch=3), device="cpu")
 
 
 def scene_of(height: int, width: int, chunk: tuple[int, int]) -> xr.DataArray:
@@ -30,8 +23,8 @@ def scene_of(height: int, width: int, chunk: tuple[int, int]) -> xr.DataArray:
 @pytest.mark.parametrize(
     ("chunk", "whole_lines"), [((1, 3000), True), ((256, 256), False), ((512, 512), False), ((8, 3000), True)]
 )
-def test_tiles_are_whole_blocks_of_the_file(trained: Classifier, chunk: tuple[int, int], whole_lines: bool) -> None:
-    rows, columns = choose_tile(trained, scene_of(100_000, 3000, chunk))
+def test_tiles_are_whole_blocks_of_the_file(classifier: Classifier, chunk: tuple[int, int], whole_lines: bool) -> None:
+    rows, columns = choose_tile(classifier, scene_of(100_000, 3000, chunk))
     assert rows % BLOCK == 0
     assert columns % BLOCK == 0
     assert rows % min(chunk[0], BLOCK) == 0
@@ -43,29 +36,29 @@ def test_tiles_are_whole_blocks_of_the_file(trained: Classifier, chunk: tuple[in
 
 
 @pytest.mark.parametrize("height", [10_000, 1_000_000])
-def test_tiles_do_not_grow_with_the_length_of_the_scene(trained: Classifier, height: int) -> None:
-    rows, columns = choose_tile(trained, scene_of(height, 3000, (1, 3000)))
+def test_tiles_do_not_grow_with_the_length_of_the_scene(classifier: Classifier, height: int) -> None:
+    rows, columns = choose_tile(classifier, scene_of(height, 3000, (1, 3000)))
     assert rows * columns * 20 * 4 < 1 << 30
-    assert (rows, columns) == choose_tile(trained, scene_of(100_000, 3000, (1, 3000)))
+    assert (rows, columns) == choose_tile(classifier, scene_of(100_000, 3000, (1, 3000)))
 
 
-def test_less_memory_makes_smaller_tiles_down_to_the_least(trained: Classifier) -> None:
+def test_less_memory_makes_smaller_tiles_down_to_the_least(classifier: Classifier) -> None:
     scene, areas = scene_of(100_000, 30_000, (1, 30_000)), []
     for beside in (400, 200, 100, 60):
-        rows, columns = choose_tile(trained, scene, memory=memory_taken() + beside * 10**6, workers=1)
+        rows, columns = choose_tile(classifier, scene, memory=memory_taken() + beside * 10**6, workers=1)
         areas.append(rows * columns)
     assert areas == sorted(areas, reverse=True)
     assert areas[-1] < areas[0]
     with pytest.raises(OutputError, match="memory is too little") as error:
-        choose_tile(trained, scene, memory=1000)
+        choose_tile(classifier, scene, memory=1000)
     least = (
         int(str(error.value).partition("at least ")[2].split()[0]) + 2
     )  # rounded; other tests' memory comes and goes
-    assert choose_tile(trained, scene, memory=least * 10**6 + 20 * 10**6)
+    assert choose_tile(classifier, scene, memory=least * 10**6 + 20 * 10**6)
 
 
-def test_a_small_scene_is_one_tile(trained: Classifier) -> None:
-    assert choose_tile(trained, scene_of(12, 70, (1, 70))) == (64, 128)
+def test_a_small_scene_is_one_tile(classifier: Classifier) -> None:
+    assert choose_tile(classifier, scene_of(12, 70, (1, 70))) == (64, 128)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectralmamba import Classifier, fit, map_scene, open_scene, split_random
+from spectralmamba import Classifier, map_scene, open_scene
 from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.scenes.writing import write_scene
 from spectralmamba.settings import Settings
@@ -23,13 +23,6 @@ from spectralmamba.splits import Split
 from spectralmamba.unfinished import UnfinishedMap
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
-
-
-@pytest.fixture(scope="module")
-def trained(_simulated: tuple[xr.DataArray, xr.DataArray], quick: Settings) -> Classifier:
-    """A classifier of patches that tells all that a map can hold."""
-    scene, labels = _simulated
-    return fit(scene, labels, split_random(labels, per_class=4, patch=3), quick.replace(patch=3), device="cpu")
 
 
 @pytest.fixture
@@ -62,10 +55,10 @@ def stop() -> None:
 
 
 @pytest.fixture
-def unbroken(trained: Classifier, scene: xr.DataArray, tmp_path: Path) -> dict[str, bytes]:
+def unbroken(classifier: Classifier, scene: xr.DataArray, tmp_path: Path) -> dict[str, bytes]:
     """The files of a map that nobody stopped."""
     (tmp_path / "unbroken").mkdir()
-    map_scene(trained, scene, tmp_path / "unbroken" / "map.tif")
+    map_scene(classifier, scene, tmp_path / "unbroken" / "map.tif")
     return contents(tmp_path / "unbroken")
 
 
@@ -78,44 +71,48 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("tiles", [1, 2, 8, 9])
 def test_a_stopped_map_goes_on_to_the_same_bytes(
-    trained: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes], tiles: int
+    classifier: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes], tiles: int
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        map_scene(trained, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(tiles, stop))
+        map_scene(classifier, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(tiles, stop))
     assert [path.name for path in out.iterdir()] == [".map.tif.unfinished"]
     seen: list[int] = []
     # The tiles are those of the run that began.
-    map_scene(trained, scene, out / "map.tif", tile=8, resume=True, on_tile=lambda done, _: seen.append(done))
+    map_scene(classifier, scene, out / "map.tif", tile=8, resume=True, on_tile=lambda done, _: seen.append(done))
     assert seen == [16 * number for number in range(tiles, 19)]
     assert contents(out) == unbroken
 
 
 def test_nothing_to_resume_is_a_run_from_the_beginning(
-    trained: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes]
+    classifier: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes]
 ) -> None:
-    map_scene(trained, scene, out / "map.tif", resume=True)
+    map_scene(classifier, scene, out / "map.tif", resume=True)
     assert contents(out) == unbroken
 
 
 def test_without_resume_a_map_begins_anew(
-    trained: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes]
+    classifier: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        map_scene(trained, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, stop))
+        map_scene(classifier, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, stop))
     seen: list[int] = []
-    map_scene(trained, scene, out / "map.tif", tile=4, on_tile=lambda done, _: seen.append(done))
+    map_scene(classifier, scene, out / "map.tif", tile=4, on_tile=lambda done, _: seen.append(done))
     assert seen[0] == 16
     assert contents(out) == unbroken
 
 
 def test_an_unfinished_map_of_something_else_is_refused_and_kept(
-    trained: Classifier, scene: xr.DataArray, out: Path, small_split: Split, quick: Settings
+    classifier: Classifier, scene: xr.DataArray, out: Path, small_split: Split, quick: Settings
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        map_scene(trained, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, stop))
+        map_scene(classifier, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, stop))
     before = contents(out)
     other = Classifier(
-        trained.network, trained.transform, trained.card | {"data": "other"}, trained.novelty, trained.sets
+        classifier.network,
+        classifier.transform,
+        classifier.card | {"data": "other"},
+        classifier.novelty,
+        classifier.sets,
     )
     with pytest.raises(OutputError, match="of another classifier"):
         map_scene(other, scene, out / "map.tif", resume=True)
@@ -123,57 +120,62 @@ def test_an_unfinished_map_of_something_else_is_refused_and_kept(
     changed = file.stat().st_mtime_ns + 10**9
     os.utime(file, ns=(changed, changed))
     with pytest.raises(OutputError, match="of another scene"):
-        map_scene(trained, scene, out / "map.tif", resume=True)
+        map_scene(classifier, scene, out / "map.tif", resume=True)
     assert contents(out) == before
 
 
 @pytest.mark.parametrize("damage", [b"\n12 16 0", b"\n12 16 0 4 1", b"\n\xff"])
 def test_a_journal_that_was_cut_short_counts_up_to_there(
-    trained: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes], damage: bytes
+    classifier: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes], damage: bytes
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        map_scene(trained, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, stop))
+        map_scene(classifier, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, stop))
     with (out / ".map.tif.unfinished" / "done.txt").open("ab") as journal:
         journal.write(damage)
     with pytest.raises(KeyboardInterrupt):
-        map_scene(trained, scene, out / "map.tif", resume=True, keep_unfinished=True, on_tile=after(4, stop))
+        map_scene(classifier, scene, out / "map.tif", resume=True, keep_unfinished=True, on_tile=after(4, stop))
     seen: list[int] = []
-    map_scene(trained, scene, out / "map.tif", resume=True, on_tile=lambda done, _: seen.append(done))
+    map_scene(classifier, scene, out / "map.tif", resume=True, on_tile=lambda done, _: seen.append(done))
     assert seen[0] == 16 * 8  # of the second run the first call told what was there
     assert contents(out) == unbroken
 
 
 def test_a_file_that_vanishes_half_way_is_told_and_the_map_goes_on_when_it_is_back(
-    trained: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes]
+    classifier: Classifier, scene: xr.DataArray, out: Path, unbroken: dict[str, bytes]
 ) -> None:
     file = Path(scene.attrs["source"])
     away = file.with_name("away.tif")
     with pytest.raises(SceneError):
         map_scene(
-            trained, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, lambda: file.rename(away))
+            classifier,
+            scene,
+            out / "map.tif",
+            tile=4,
+            keep_unfinished=True,
+            on_tile=after(5, lambda: file.rename(away)),
         )
     assert not (out / "map.tif").exists()
     away.rename(file)
-    map_scene(trained, scene, out / "map.tif", resume=True)
+    map_scene(classifier, scene, out / "map.tif", resume=True)
     assert contents(out) == unbroken
 
 
-def test_a_file_that_changes_half_way_gives_no_map(trained: Classifier, scene: xr.DataArray, out: Path) -> None:
+def test_a_file_that_changes_half_way_gives_no_map(classifier: Classifier, scene: xr.DataArray, out: Path) -> None:
     def change() -> None:
         os.utime(scene.attrs["source"], ns=(1, 1))
 
     with pytest.raises(SceneError, match="has changed while it was mapped"):
-        map_scene(trained, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, change))
+        map_scene(classifier, scene, out / "map.tif", tile=4, keep_unfinished=True, on_tile=after(5, change))
     assert contents(out) == {}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
-def test_two_runs_do_not_write_one_map(trained: Classifier, scene: xr.DataArray, out: Path) -> None:
+def test_two_runs_do_not_write_one_map(classifier: Classifier, scene: xr.DataArray, out: Path) -> None:
     def again() -> None:
-        map_scene(trained, scene, out / "map.tif")
+        map_scene(classifier, scene, out / "map.tif")
 
     with pytest.raises(OutputError, match="another run is writing"):
-        map_scene(trained, scene, out / "map.tif", tile=4, on_tile=after(3, again))
+        map_scene(classifier, scene, out / "map.tif", tile=4, on_tile=after(3, again))
 
 
 KILLED = """
@@ -189,9 +191,9 @@ print("done", flush=True)
 
 
 def test_a_killed_map_goes_on_to_the_same_bytes(
-    trained: Classifier, scene: xr.DataArray, tmp_path: Path, out: Path, unbroken: dict[str, bytes]
+    classifier: Classifier, scene: xr.DataArray, tmp_path: Path, out: Path, unbroken: dict[str, bytes]
 ) -> None:
-    trained.save(tmp_path / "model.safetensors")
+    classifier.save(tmp_path / "model.safetensors")
     program = [
         sys.executable,
         "-c",
@@ -214,7 +216,7 @@ def test_a_killed_map_goes_on_to_the_same_bytes(
     else:
         pytest.fail("it never came to an end")
     assert kills > 0
-    map_scene(trained, scene, out / "map.tif", resume=True)
+    map_scene(classifier, scene, out / "map.tif", resume=True)
     assert contents(out) == unbroken
 
 

@@ -19,12 +19,13 @@ from spectralmamba.errors import OutputError, SceneError, SpectralMambaError
 from spectralmamba.files import write_text
 from spectralmamba.mapping import map_scene
 from spectralmamba.scenes import open_scene
+from spectralmamba.scenes.opening import is_remote
 from spectralmamba.scenes.scene import file_state
-from spectralmamba.unfinished import is_unfinished
 
 TABLE = "maps.csv"
 MAPPED, SKIPPED, FAILED = "mapped", "skipped", "failed"
 _SUFFIXES = (".hdr", ".tif", ".tiff", ".mat", ".npy")
+_LISTS, _ITEMS = (".txt",), (".json", ".geojson")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Outcome:
     classifier: str = ""
 
 
+def names_several(place: Path) -> bool:
+    """Tell whether a path names scenes by a folder, a list or STAC items, rather than being one."""
+    return place.is_dir() or place.suffix.lower() in (*_LISTS, *_ITEMS)
+
+
 def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the scenes that are meant: files, all scenes in a folder, the lines of a `.txt`, the data of STAC items in a `.json`.
 
@@ -73,10 +79,10 @@ def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
             if not inside:
                 raise SceneError("the folder holds no scene", file=path, expected=f"files with {', '.join(_SUFFIXES)}")
             found += map(str, inside)
-        elif path.suffix.lower() == ".txt":
+        elif path.suffix.lower() in _LISTS:
             lines = [line.strip() for line in _read(path).splitlines()]
             found += [_beside(path, line) for line in lines if line and not line.startswith("#")]
-        elif path.suffix.lower() in (".json", ".geojson"):
+        elif path.suffix.lower() in _ITEMS:
             found += [_beside(path, href) for href in _of_items(path)]
         else:
             found.append(os.fspath(place))
@@ -132,6 +138,7 @@ def map_scenes(
                 )
     out.mkdir(parents=True, exist_ok=True)
     known, fingerprint = _read_table(out / TABLE), classifier.fingerprint()
+    options: dict[str, Any] = {"tile": tile, "memory": memory, "workers": workers, "resume": resume}
     outcomes = []
     for scene, file in zip(names, files, strict=True):
         earlier = known.get(scene)
@@ -141,22 +148,10 @@ def map_scenes(
             try:
                 opened = open_scene(scene, variable=variable, band_axis=band_axis)
                 state = file_state(opened)
-                pixels = map_scene(
-                    classifier,
-                    opened,
-                    file,
-                    tile=tile,
-                    memory=memory,
-                    workers=workers,
-                    resume=resume and is_unfinished(file),
-                    keep_unfinished=True,
-                    on_tile=on_tile,
-                ).pixels
+                pixels = map_scene(classifier, opened, file, keep_unfinished=True, on_tile=on_tile, **options).pixels
             except SpectralMambaError as error:
                 reason = str(error)
-            except (
-                Exception
-            ) as error:  # whatever is wrong with one scene of a thousand, the others are not to wait for it
+            except Exception as error:  # of a thousand scenes the others are not to wait for what is wrong with one
                 reason = f"{type(error).__name__}: {error}"
             outcome = Outcome(
                 scene,
@@ -165,10 +160,8 @@ def map_scenes(
                 reason,
                 pixels,
                 round(time.perf_counter() - start, 2),
-                state.get("source", ""),
-                state.get("bytes", 0),
-                state.get("changed", 0),
-                fingerprint,
+                **state,
+                classifier=fingerprint,
             )
             known[scene] = outcome
             _append(out / TABLE, outcome)
@@ -195,7 +188,7 @@ def _beside(path: Path, name: str) -> str:
     parts = urlparse(name)
     if parts.scheme == "file":
         return unquote(parts.path)
-    return name if "://" in name or name.startswith("/vsi") else str(path.parent / name)
+    return name if is_remote(name) else str(path.parent / name)
 
 
 def _of_items(path: Path) -> list[str]:

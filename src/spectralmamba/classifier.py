@@ -66,6 +66,16 @@ class Classifier:
         return np.array([entry["id"] for entry in self.card["classes"]])
 
     @property
+    def class_names(self) -> dict[int, str]:
+        """Name of each class, by its id."""
+        return {entry["id"]: entry["name"] for entry in self.card["classes"]}
+
+    @property
+    def class_colors(self) -> dict[int, str]:
+        """Colour of each class, "#rrggbb", by its id."""
+        return {entry["id"]: entry["color"] for entry in self.card["classes"]}
+
+    @property
     def patch(self) -> int:
         """P, the width of the neighbourhood."""
         return self.card["model"]["patch"]
@@ -145,10 +155,7 @@ class Classifier:
         result = np.zeros(scene.shape[1:], np.uint16)
         for tile in self.tiles(scene):
             result[tile.rows, tile.columns] = tile.ids
-        attrs = {
-            "class_names": {entry["id"]: entry["name"] for entry in self.card["classes"]},
-            "class_colors": {entry["id"]: entry["color"] for entry in self.card["classes"]},
-        }
+        attrs = {"class_names": self.class_names, "class_colors": self.class_colors}
         return xr.DataArray(result, dims=("y", "x"), coords=_grid_coordinates(scene), attrs=attrs, name="class")
 
     def predict_proba(self, scene: xr.DataArray) -> xr.DataArray:
@@ -263,16 +270,14 @@ class Classifier:
 NO_DATA = "only nodata"
 
 
-def build_network(
-    model: dict[str, Any], bands: int, classes: int, device: torch.device | str | None = None
-) -> nn.Module:
+def build_network(model: dict[str, Any], bands: int, classes: int) -> nn.Module:
     """Build the network that a card's `model` entry describes, and what decides beside it.
 
     Raises:
         ModelError: `create_model` does not know it, or an option is a setting of its own.
     """
     if model["name"] in SIMPLE_MODELS:
-        with torch.device(device or "cpu"):
+        with torch.device("cpu"):
             return build_companion(SIMPLE_MODELS[model["name"]], bands, classes, model["size"], model["patch"])
     settled = {"name": model["name"], "bands": bands, "classes": classes}
     settled |= {"patch": model["patch"], "preset": model["preset"]}
@@ -280,7 +285,7 @@ def build_network(
         raise ModelError(
             f"{option!r} is not an option of a network", remedy="Give it as a setting, not among the options."
         )
-    with torch.device(device or "cpu"):
+    with torch.device("cpu"):
         network, companion = create_model(**settled, **model["options"]), model.get("companion")
         if companion is None:
             return network

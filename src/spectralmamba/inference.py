@@ -127,7 +127,9 @@ def tiles(
     block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
     batch_size = batch_size or (BATCH if on_cpu else _GPU_BATCH)
     workers = (workers or torch.get_num_threads()) if on_cpu else 1
-    windows = _windows(scene.shape[1:], (_up(size[0], block), _up(size[1], block)), classifier.patch // 2)
+    windows = _windows(
+        scene.shape[1:], (whole_blocks(size[0], block), whole_blocks(size[1], block)), classifier.patch // 2
+    )
     wanted = [
         (window, asked)
         for window in windows
@@ -156,7 +158,8 @@ def block_width(classifier: Classifier) -> int:
     return BLOCK if classifier.device.type == "cpu" else _GPU_BLOCK
 
 
-def _up(size: int, block: int) -> int:
+def whole_blocks(size: int, block: int) -> int:
+    """Return the least multiple of a block's width that is no less than a size."""
     return -(-size // block) * block
 
 
@@ -247,9 +250,11 @@ def _classify(
     pixels = pixels.with_values(classifier.transform(pixels.values))
     mask = np.zeros(values.shape[1:], bool)
     mask[inner] = asked
-    whole = _whole(pixels.grid >= 0, classifier.patch).cpu().numpy() & mask
-    if not takes_patches(classifier.network) or classifier.patch == 1 or whole.sum() < _FEW * mask.size:
-        whole = np.zeros_like(mask)
+    whole = np.zeros_like(mask)
+    if classifier.patch > 1 and takes_patches(classifier.network):
+        found = _whole(pixels.grid >= 0, classifier.patch).cpu().numpy() & mask
+        if found.sum() >= _FEW * mask.size:
+            whole = found
     positions = torch.cat([in_image := pixels.at(whole), alone := pixels.at(mask & ~whole)])
     parts = []
     if len(in_image):

@@ -20,9 +20,10 @@ import xarray as xr
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from spectralmamba.classifier import Classifier, Tile
+from spectralmamba.classifier import Classifier
 from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.files import atomic_output
+from spectralmamba.inference import Tile
 from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
@@ -46,7 +47,7 @@ class _Layer(NamedTuple):
         nodata: The value where there is no class.
         overviews: How GDAL makes pixels of overviews from those of the layer.
         values: The values `(h, w)` of a tile; None if the classifier does not tell.
-        tags: What its file says of the classifier, by the card, besides where the map comes from.
+        tags: What its file says of the classifier, besides where the map comes from.
     """
 
     description: str
@@ -54,7 +55,7 @@ class _Layer(NamedTuple):
     nodata: float
     overviews: str
     values: Callable[[Tile], np.ndarray | None]
-    tags: Callable[[dict[str, Any]], dict[str, str]] = lambda _: {}
+    tags: Callable[[Classifier], dict[str, str]] = lambda _: {}
 
 
 def _confidence(tile: Tile) -> np.ndarray:
@@ -73,18 +74,16 @@ def _set_size(tile: Tile) -> np.ndarray | None:
     return np.where(tile.ids > 0, np.minimum(tile.sets.sum(0), _MOST_COUNTED), SET_SIZE_NODATA).astype(np.uint8)
 
 
-def _set_tags(card: dict[str, Any]) -> dict[str, str]:
-    return {"SET_COVERAGE": str(card["prediction_sets"]["coverage"])}
+def _set_tags(classifier: Classifier) -> dict[str, str]:
+    return {"SET_COVERAGE": str(classifier.card["prediction_sets"]["coverage"])}
 
 
 def _classes(tile: Tile) -> np.ndarray:
     return tile.ids
 
 
-def _class_tags(card: dict[str, Any]) -> dict[str, str]:
-    names = {entry["id"]: entry["name"] for entry in card["classes"]}
-    colors = {entry["id"]: entry["color"] for entry in card["classes"]}
-    return {"CLASS_NAMES": json.dumps(names), "CLASS_COLORS": json.dumps(colors)}
+def _class_tags(classifier: Classifier) -> dict[str, str]:
+    return {"CLASS_NAMES": json.dumps(classifier.class_names), "CLASS_COLORS": json.dumps(classifier.class_colors)}
 
 
 _LAYERS = {
@@ -172,12 +171,13 @@ def map_scene(
         "kind of device": classifier.device.type,
     }
     cells = scene.sizes["y"] * scene.sizes["x"]
-    colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
 
     def describe(name: str, raster: Any) -> None:
         if name == "classes":
-            raster.write_colormap(1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in colors.items()})
-        raster.update_tags(**_provenance(classifier, scene), **_LAYERS[name].tags(classifier.card))
+            raster.write_colormap(
+                1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in classifier.class_colors.items()}
+            )
+        raster.update_tags(**_provenance(classifier, scene), **_LAYERS[name].tags(classifier))
         raster.set_band_description(1, _LAYERS[name].description)
 
     try:
@@ -230,8 +230,6 @@ def _kinds(classifier: Classifier) -> dict[str, dict[str, Any]]:
 
 def _finish(classifier: Classifier, path: Path, unfinished: UnfinishedMap, kinds: dict[str, dict[str, Any]]) -> None:
     """Make the map's files from the working rasters; all of them appear, or none."""
-    names = {entry["id"]: entry["name"] for entry in classifier.card["classes"]}
-    colors = {entry["id"]: entry["color"] for entry in classifier.card["classes"]}
     files = layer_files(path) | {"classes": path}
     with ExitStack() as outputs:
         copies = {
@@ -240,7 +238,7 @@ def _finish(classifier: Classifier, path: Path, unfinished: UnfinishedMap, kinds
         sidecar = outputs.enter_context(atomic_output(path.with_name(path.name + ".aux.xml"), unfinished.folder))
         for name, copy in copies.items():
             _write_cloud_optimised(unfinished.raster(name), copy, _LAYERS[name].overviews, unfinished.pixels)
-        sidecar.write_text(class_sidecar_xml(names, colors), encoding="utf-8")
+        sidecar.write_text(class_sidecar_xml(classifier.class_names, classifier.class_colors), encoding="utf-8")
     for name in files.keys() - kinds.keys():  # left by the map that this one replaces
         files[name].unlink(missing_ok=True)
 

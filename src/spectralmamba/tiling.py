@@ -9,6 +9,7 @@ import xarray as xr
 
 from spectralmamba import inference
 from spectralmamba.errors import OutputError
+from spectralmamba.inference import whole_blocks
 from spectralmamba.memory import memory_taken
 
 if TYPE_CHECKING:
@@ -58,27 +59,19 @@ def choose_tile(
             remedy="Give more with --memory, or fewer --workers.",
         )
     chunks = scene.encoding.get("preferred_chunks", {})
-    rows, columns = (
-        _whole(min(int(chunks.get(axis, 1)), size), grain, size) for axis, size in (("y", height), ("x", width))
-    )
+    most_rows, most_columns = whole_blocks(height, grain), whole_blocks(width, grain)
+    rows = min(whole_blocks(int(chunks.get("y", 1)), grain), most_rows)
+    columns = min(whole_blocks(int(chunks.get("x", 1)), grain), most_columns)
     while need(rows, columns) > free and columns > grain:
-        columns = _whole(columns // 2, grain, width)
+        columns = whole_blocks(columns // 2, grain)
     while need(rows, columns) > free and rows > grain:
-        rows = _whole(rows // 2, grain, height)
+        rows = whole_blocks(rows // 2, grain)
     # More rows of whole lines, or more of both where the file has tiles.
     while columns < width and need(rows, 2 * columns) <= free // 2:
         columns *= 2
     while rows < height and need(2 * rows, columns) <= free // 2:
         rows *= 2
-    return min(rows, _up(height, grain)), min(columns, _up(width, grain))
-
-
-def _whole(size: int, grain: int, most: int) -> int:
-    return min(_up(max(size, 1), grain), _up(most, grain))
-
-
-def _up(size: int, grain: int) -> int:
-    return -(-size // grain) * grain
+    return min(rows, most_rows), min(columns, most_columns)
 
 
 def _computing(classifier: Classifier, grain: int, bands: int, workers: int | None) -> int:

@@ -45,7 +45,7 @@ def open_scene(
         MissingPackageError: The file has MATLAB version 7.3 and h5py is not installed.
     """
     text = os.fspath(path)
-    if text.startswith("/vsi") or "://" in text:
+    if is_remote(text):
         raise SceneError(
             "only local files are opened",
             file=text,
@@ -56,6 +56,11 @@ def open_scene(
     file = Path(text)
     _check_file(file)
     return build_scene(_reader(file, variable, band_axis)())
+
+
+def is_remote(path: str) -> bool:
+    """Tell whether a path is a network address or one of GDAL's virtual files."""
+    return path.startswith("/vsi") or "://" in path
 
 
 def _check_file(path: Path) -> None:

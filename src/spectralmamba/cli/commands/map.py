@@ -17,8 +17,6 @@ from spectralmamba.memory import bytes_of
 if TYPE_CHECKING:
     from spectralmamba.classifier import Classifier
 
-_LISTS = (".txt", ".json", ".geojson")
-
 
 def map_command(
     model: ModelFile,
@@ -69,12 +67,13 @@ def map_command(
 
     Of several scenes one that fails does not stop the others, and --resume skips those that are mapped.
     """
+    from spectralmamba.archive import names_several
     from spectralmamba.classifier import Classifier
 
     allowed = None if memory is None else bytes_of(memory)
     options = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume}
     opening = {"variable": variable, "band_axis": band_axis}
-    if len(scenes) > 1 or scenes[0].is_dir() or scenes[0].suffix.lower() in _LISTS or out.is_dir() or not out.suffix:
+    if len(scenes) > 1 or names_several(scenes[0]) or out.is_dir() or not out.suffix:
         _map_many(lambda: Classifier.load(model, device), scenes, out, {**options, **opening, "overwrite": overwrite})
     else:
         _map_one(lambda: Classifier.load(model, device), scenes[0], out, opening, options, overwrite)

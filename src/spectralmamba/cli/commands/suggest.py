@@ -77,7 +77,7 @@ def suggest(
     found = choose(opened, ids, count=count, classifier=classifier, seed=seed, width=width, area=asked, device=device)
     names = {} if ids is None else ids.attrs["class_names"]
     if classifier is not None:
-        names = {entry["id"]: entry["name"] for entry in classifier.card["classes"]}
+        names = classifier.class_names
     write_suggestions(found, opened, out, class_names=names, labels=ids if with_labels else None)
     if len(found) < count:
         console.print(f"Note: room was found for {len(found)} of {count} squares beside each other.")

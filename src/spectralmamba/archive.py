@@ -20,11 +20,12 @@ from spectralmamba.files import write_text
 from spectralmamba.mapping import map_scene
 from spectralmamba.scenes import open_scene
 from spectralmamba.scenes.opening import is_remote
-from spectralmamba.scenes.scene import file_state
+from spectralmamba.scenes.scene import file_state, path_state
+from spectralmamba.scenes.zarr_store import is_store
 
 TABLE = "maps.csv"
 MAPPED, SKIPPED, FAILED = "mapped", "skipped", "failed"
-_SUFFIXES = (".hdr", ".tif", ".tiff", ".mat", ".npy")
+_SUFFIXES = (".hdr", ".tif", ".tiff", ".mat", ".npy", ".zarr")
 _LISTS, _ITEMS = (".txt",), (".json", ".geojson")
 
 
@@ -41,7 +42,7 @@ class Outcome:
         seconds: What it took.
         source: The file that holds its values, which may be another than a header.
         bytes: Size of that file.
-        changed: When that file last changed, in ns.
+        changed: When that file last changed, in ns; of a Zarr store a number that changes with its files.
         classifier: Fingerprint of the classifier.
     """
 
@@ -59,12 +60,13 @@ class Outcome:
 
 def names_several(place: Path) -> bool:
     """Tell whether a path names scenes by a folder, a list or STAC items, rather than being one."""
-    return place.is_dir() or place.suffix.lower() in (*_LISTS, *_ITEMS)
+    return (place.is_dir() and not is_store(place)) or place.suffix.lower() in (*_LISTS, *_ITEMS)
 
 
 def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the scenes that are meant: files, all scenes in a folder, the lines of a `.txt`, the data of STAC items in a `.json`.
 
+    A Zarr store is a folder that counts as one scene, and in a folder so does one whose name ends with `.zarr`.
     Paths in a list or in items are relative to its folder. Of an item the first asset with the role "data" counts, else the first
     whose name ends like a scene's.
 
@@ -74,7 +76,7 @@ def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for place in places:
         path = Path(place)
-        if path.is_dir():
+        if path.is_dir() and not is_store(path):
             inside = sorted(file for file in path.iterdir() if _is_scene(file.name) and not file.name.startswith("."))
             if not inside:
                 raise SceneError("the folder holds no scene", file=path, expected=f"files with {', '.join(_SUFFIXES)}")
@@ -117,7 +119,7 @@ def map_scenes(
         workers: As `map_scene` has it.
         resume: Skip scenes that this classifier has mapped and that have not changed since, and go on in the one that was stopped.
         overwrite: Write over maps that are there.
-        variable: The scenes' variable in MATLAB files that hold several.
+        variable: The scenes' variable in MATLAB files and Zarr stores that hold several.
         band_axis: Axis of the bands in MATLAB or NumPy cubes.
         on_scene: Called with what became of each scene.
         on_tile: As `map_scene` has it, of the scene that is being mapped.
@@ -237,10 +239,10 @@ def _skipped(earlier: Outcome, file: Path, fingerprint: str) -> Outcome | None:
     if earlier.outcome != MAPPED or earlier.classifier != fingerprint or not file.is_file():
         return None
     try:
-        state = Path(earlier.source).stat()
+        state = path_state(Path(earlier.source))
     except OSError:
         return None
-    if (state.st_size, state.st_mtime_ns) != (earlier.bytes, earlier.changed):
+    if state != {"bytes": earlier.bytes, "changed": earlier.changed}:
         return None
     return replace(earlier, outcome=SKIPPED)
 

@@ -43,6 +43,44 @@ def atomic_output(path: str | os.PathLike[str], folder: Path | None = None) -> I
             temporary.unlink()
 
 
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], folder: Path) -> Iterator[Path]:
+    """Yield the name of a folder to make; on success it is flushed to disk and renamed to `path`, else it is removed.
+
+    A folder that has the final name is moved away just before, because no folder can be replaced in one step: a process that is
+    killed between the two leaves it in `folder`.
+
+    Args:
+        path: The final name; its folder must exist.
+        folder: Where it is until then, on the same disk; no other process writes there.
+
+    Raises:
+        OutputError: The folder is missing or not writable, or the disk is full.
+    """
+    final = Path(path)
+    temporary, replaced = (folder / f".{final.stem}.{what}{final.suffix}" for what in ("part", "replaced"))
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+        yield temporary
+        for entry in (*temporary.rglob("*"), temporary):
+            _flush_to_disk(entry)
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            os.replace(final, replaced)
+        try:
+            os.replace(temporary, final)
+        except OSError:
+            if replaced.exists():
+                os.replace(replaced, final)
+            raise
+        _flush_to_disk(final.parent)
+    except OSError as error:
+        raise _output_error(final, temporary, error) from error
+    finally:
+        for left in (temporary, replaced):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` (UTF-8) atomically."""
     with atomic_output(path) as temporary:
@@ -76,7 +114,7 @@ def _flush_to_disk(path: Path) -> None:
 
 def _output_error(final: Path, temporary: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        written = temporary.stat().st_size if temporary.exists() else 0
+        written = sum(file.stat().st_size for file in (temporary, *temporary.rglob("*")) if file.is_file())
         free = shutil.disk_usage(final.parent).free
         return OutputError(
             "no space left to write this file",

@@ -1,4 +1,4 @@
-"""Classifier and scene → map: cloud-optimised GeoTIFFs on the scene's grid, written tile by tile."""
+"""Classifier and scene → map: cloud-optimised GeoTIFFs or a Zarr store on the scene's grid, written tile by tile."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from spectralmamba.classifier import Classifier
 from spectralmamba.errors import OutputError, SceneError
-from spectralmamba.files import atomic_output
+from spectralmamba.files import atomic_folder, atomic_output
 from spectralmamba.inference import Tile
 from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.scene import file_state
 from spectralmamba.scenes.writing import class_sidecar_xml
+from spectralmamba.scenes.zarr_store import is_store, zarr_package
 from spectralmamba.tiling import choose_tile
 from spectralmamba.unfinished import UnfinishedMap, open_raster
+from spectralmamba.zarr_maps import ZarrLayer, class_flags, is_zarr, write_zarr
 
 _BLOCK = 512  # pixels on a side of a COG block, GDAL's default
 _CACHE = 32  # MB that GDAL keeps of rasters
@@ -100,7 +102,9 @@ _LAYERS = {
 
 @dataclass(frozen=True)
 class MapFiles:
-    """What `map_scene` wrote.
+    """What `map_scene` wrote: a GeoTIFF a layer, or one Zarr store, which is then the file of each layer that is there.
+
+    Of a store the variables are `class`, `confidence`, `novelty` and `set_size`, with the same values and nodata as the GeoTIFFs.
 
     Attributes:
         classes: GeoTIFF of class ids, 0 nodata, with colour table; names in its tags and in the `.aux.xml` beside it.
@@ -132,7 +136,7 @@ def map_scene(
     keep_unfinished: bool = False,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> MapFiles:
-    """Classify a scene and write the map.
+    """Classify a scene and write the map, over one that is there.
 
     The scene is read by tiles with a halo of the patch's reach, so memory does not grow with the scene. All files have the
     scene's transform and CRS; they appear whole under their final names, or not at all. They have the same bytes whatever the
@@ -141,7 +145,8 @@ def map_scene(
     Args:
         classifier: From `fit` or `Classifier.load`.
         scene: `(band, y, x)`, with the classifier's bands.
-        path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it.
+        path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it. Or a
+            Zarr store for all of them, "map.zarr".
         tile: Rows and columns that are read at a time; None follows the blocks of the scene's file and the memory.
         memory: Bytes that the process may take altogether; None keeps to about 1 GB beside what it has now.
         workers: Threads that compute on a CPU; as many as torch has if None.
@@ -154,12 +159,13 @@ def map_scene(
         ClassifierError: The scene has other bands.
         SceneError: The scene's file cannot be read any more, or has changed meanwhile.
         OutputError: The files cannot be written, the memory is too little, or the unfinished map is of something else.
+        MissingPackageError: A Zarr store is to be written and zarr is not installed.
     """
     if tile is not None and tile < 1:
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
     classifier.check_scene(scene)
     classes_path = Path(path)
-    _check_writable(classes_path)
+    _check_writable(classes_path, scene)
     size = (tile, tile) if tile is not None else choose_tile(classifier, scene, memory, workers)
     profile, kinds = _profile(scene), _kinds(classifier)
     unfinished = UnfinishedMap(classes_path, profile)
@@ -197,7 +203,7 @@ def map_scene(
                         file=scene.attrs["source"],
                         remedy="Map it again when it no longer changes.",
                     )
-                _finish(classifier, classes_path, unfinished, kinds)
+                _finish(classifier, scene, classes_path, unfinished, kinds)
             except (KeyboardInterrupt, SceneError):
                 keep = keep_unfinished and file_state(scene) == before
                 raise
@@ -228,8 +234,22 @@ def _kinds(classifier: Classifier) -> dict[str, dict[str, Any]]:
     return kinds
 
 
-def _finish(classifier: Classifier, path: Path, unfinished: UnfinishedMap, kinds: dict[str, dict[str, Any]]) -> None:
+def _finish(
+    classifier: Classifier, scene: xr.DataArray, path: Path, unfinished: UnfinishedMap, kinds: dict[str, dict[str, Any]]
+) -> None:
     """Make the map's files from the working rasters; all of them appear, or none."""
+    if is_zarr(path):
+        layers = {
+            name: ZarrLayer(
+                unfinished.raster(name), {"long_name": _LAYERS[name].description, **_LAYERS[name].tags(classifier)}
+            )
+            for name in kinds
+        }
+        classes = layers.pop("classes")
+        classes.attributes.update(class_flags(classifier.class_names, classifier.class_colors))
+        with atomic_folder(path, unfinished.folder) as store:
+            write_zarr(store, {"class": classes, **layers}, scene, _provenance(classifier, scene), unfinished.pixels)
+        return
     files = layer_files(path) | {"classes": path}
     with ExitStack() as outputs:
         copies = {
@@ -244,7 +264,9 @@ def _finish(classifier: Classifier, path: Path, unfinished: UnfinishedMap, kinds
 
 
 def layer_files(path: Path) -> dict[str, Path]:
-    """Return the files beside a class map, by what they hold; not all are always written."""
+    """Return the files of a class map's layers, by what they hold; not all are always written. A Zarr store holds all of them."""
+    if is_zarr(path):
+        return {name: path for name in _LAYERS if name != "classes"}
     return {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in _LAYERS if name != "classes"}
 
 
@@ -321,8 +343,13 @@ def _write_error(
     )
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, scene: xr.DataArray) -> None:
+    if is_zarr(path):
+        zarr_package(path)
+    if path.resolve() == Path(str(scene.attrs.get("source", "in memory"))).resolve():
+        raise OutputError("the map would replace its scene", file=path, remedy="Choose another name with --out.")
     if not path.parent.is_dir():
         raise OutputError("the output folder does not exist", file=path.parent, remedy="Create it first.")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    in_the_way = path.exists() and not is_store(path) if is_zarr(path) else path.is_dir()
+    if in_the_way or not os.access(path.parent, os.W_OK):
         raise OutputError("cannot write this file", file=path, remedy="Choose another name or folder with --out.")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 SceneFile = Annotated[
-    Path, typer.Argument(help="Scene: MATLAB, ENVI (.hdr or data file), GeoTIFF or .npy.", show_default=False)
+    Path,
+    typer.Argument(help="Scene: MATLAB, ENVI (.hdr or data file), GeoTIFF, .npy or Zarr store.", show_default=False),
 ]
 LabelFile = Annotated[
     Path,
@@ -20,7 +21,9 @@ LabelFile = Annotated[
 ModelFile = Annotated[
     Path, typer.Argument(help="Classifier: the model.safetensors that training wrote.", show_default=False)
 ]
-Variable = Annotated[str | None, typer.Option(help="The scene's variable in a MATLAB file that holds several.")]
+Variable = Annotated[
+    str | None, typer.Option(help="The scene's variable in a MATLAB file or Zarr store that holds several.")
+]
 BandAxis = Annotated[
     int | None, typer.Option(help="Axis of the bands in a MATLAB or .npy cube: 0, 1 or 2.", min=0, max=2)
 ]

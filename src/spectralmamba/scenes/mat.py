@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,16 @@ def is_hdf5(path: Path) -> bool:
     return head.startswith(HDF5_SIGNATURE) or head[512:] == HDF5_SIGNATURE
 
 
-def choose_variable(path: Path, variables: Mapping[str, Variable], wanted: str | None) -> str:
-    """Return the name of the cube.
+def choose_variable(
+    path: Path, variables: Mapping[str, Variable], wanted: str | None, kinds: Collection[str] = NUMERIC_CLASSES
+) -> str:
+    """Return the name of the cube, which is of one of these kinds.
 
     Raises:
         SceneError: It is not there, not a numeric array with three axes, or one of several.
     """
     contents = ", ".join(f"{name} ({entry})" for name, entry in variables.items()) or "no variables"
-    cubes = [name for name, entry in variables.items() if len(entry.shape) == 3 and entry.kind in NUMERIC_CLASSES]
+    cubes = [name for name, entry in variables.items() if len(entry.shape) == 3 and entry.kind in kinds]
     if wanted is not None and wanted not in variables:
         raise SceneError(
             f"has no variable {wanted!r}", file=path, found=contents, remedy="Give --variable one of these."

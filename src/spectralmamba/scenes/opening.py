@@ -1,4 +1,4 @@
-"""One door for all formats, told apart by their first bytes."""
+"""One door for all formats: files told apart by their first bytes, and Zarr stores."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import xarray as xr
 
 from spectralmamba.errors import SceneError
 from spectralmamba.scenes.scene import RawScene, build_scene
+from spectralmamba.scenes.zarr_store import is_store, read_zarr
 
-KNOWN_FORMATS = "MATLAB (.mat), ENVI (.hdr beside its data file), GeoTIFF (.tif) or NumPy (.npy)"
+KNOWN_FORMATS = (
+    "MATLAB (.mat), ENVI (.hdr beside its data file), GeoTIFF (.tif), NumPy (.npy) or a Zarr store (a folder with zarr.json"
+    " or .zgroup)"
+)
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """TIFF and BigTIFF in both byte orders."""
@@ -30,8 +34,8 @@ def open_scene(
     information.
 
     Args:
-        path: A local MATLAB file (version 5 or 7.3), ENVI header or data file, GeoTIFF or .npy file.
-        variable: The name of the cube in a MATLAB file that holds several.
+        path: A local MATLAB file (version 5 or 7.3), ENVI header or data file, GeoTIFF, .npy file or Zarr store.
+        variable: The name of the cube in a MATLAB file or Zarr store that holds several.
         band_axis: The axis of the bands (0, 1 or 2) of a MATLAB or NumPy cube; None is the last, (row, column, band).
 
     Returns:
@@ -42,7 +46,7 @@ def open_scene(
 
     Raises:
         SceneError: The file is missing, damaged, cut off, of an unknown format, or holds no usable cube.
-        MissingPackageError: The file has MATLAB version 7.3 and h5py is not installed.
+        MissingPackageError: The file has MATLAB version 7.3 and h5py is not installed, or is a Zarr store and zarr is not.
     """
     text = os.fspath(path)
     if is_remote(text):
@@ -64,6 +68,8 @@ def is_remote(path: str) -> bool:
 
 
 def _check_file(path: Path) -> None:
+    if is_store(path):
+        return
     if path.is_dir():
         raise SceneError(
             "is a folder", file=path, found="a folder", expected=KNOWN_FORMATS, remedy="Name the file inside it."
@@ -90,6 +96,9 @@ def _check_file(path: Path) -> None:
 
 def _reader(path: Path, variable: str | None, band_axis: int | None) -> Callable[[], RawScene]:
     """Return the reader for the file, its arguments bound; each format is imported when it is needed."""
+    if path.is_dir():
+        _refuse(path, "band axis", band_axis)
+        return lambda: read_zarr(path, variable=variable)
     with path.open("rb") as file:
         head = file.read(128)
     suffix = path.suffix.lower()
@@ -123,7 +132,7 @@ def _refuse(path: Path, name: str, value: object) -> None:
             f"a {name} means nothing for this file",
             file=path,
             found=f"{name} {value!r}",
-            expected="this option with MATLAB files" + ("" if name == "variable" else " and .npy files") + " only",
+            expected=f"this option with MATLAB files and {'Zarr stores' if name == 'variable' else '.npy files'} only",
             remedy=f"Leave out --{name.replace(' ', '-')}.",
         )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -256,17 +258,41 @@ def has_georeference(scene: xr.DataArray) -> bool:
 
 
 def file_state(scene: xr.DataArray) -> dict[str, Any]:
-    """Return what tells a scene's file from others and from itself after a change: path, bytes, time of the last change in ns.
+    """Return what tells a scene's file from others and from itself after a change: path, and what `path_state` says of it.
 
     Args:
         scene: A scene; in memory if its source is no file.
     """
     source = Path(str(scene.attrs.get("source", "in memory")))
     try:
-        found = source.stat()
+        return {"source": str(source.resolve()), **path_state(source)}
     except OSError:
         return {"source": str(source)}
-    return {"source": str(source.resolve()), "bytes": found.st_size, "changed": found.st_mtime_ns}
+
+
+def path_state(path: Path) -> dict[str, int]:
+    """Return what changes with a file or folder: its bytes, and when it changed.
+
+    Args:
+        path: A file or a folder.
+
+    Returns:
+        `bytes` and, as `changed`, the time of a file's last change in ns. Of a folder, which a Zarr store is, the bytes of all
+        files inside, and a number made of their names, bytes and times, which no newer or older chunk leaves as it is.
+
+    Raises:
+        OSError: It is not there.
+    """
+    found = path.stat()
+    if not path.is_dir():
+        return {"bytes": found.st_size, "changed": found.st_mtime_ns}
+    files = {}
+    for file in path.rglob("*"):
+        found = file.stat()
+        if S_ISREG(found.st_mode):
+            files[file.relative_to(path).as_posix()] = found.st_size, found.st_mtime_ns
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).digest()
+    return {"bytes": sum(size for size, _ in files.values()), "changed": int.from_bytes(digest[:7])}
 
 
 def good_values(scene: xr.DataArray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:

@@ -23,7 +23,7 @@ def map_command(
     scenes: Annotated[
         list[Path],
         typer.Argument(
-            help="Scenes: files, a folder of them, a .txt that lists them, or a .json of STAC items.",
+            help="Scenes: files or Zarr stores, a folder of them, a .txt that lists them, or a .json of STAC items.",
             show_default=False,
         ),
     ],
@@ -31,7 +31,8 @@ def map_command(
         Path,
         typer.Option(
             help="GeoTIFF of classes to write. Beside it go its layers: confidence, novelty, and set size, "
-            "which is how many classes a pixel may have. Of several scenes the folder for maps and the table maps.csv.",
+            "which is how many classes a pixel may have. Or a Zarr store for all of them, map.zarr. Of several scenes the "
+            "folder for maps and the table maps.csv.",
             show_default=False,
         ),
     ],
@@ -61,7 +62,7 @@ def map_command(
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files of that name.")] = False,
 ) -> None:
-    """Classify whole scenes and write maps as cloud-optimised GeoTIFFs.
+    """Classify whole scenes and write maps as cloud-optimised GeoTIFFs, or one as a Zarr store.
 
     A run that was stopped or killed goes on with --resume, and ends in the same bytes.
 
@@ -69,11 +70,13 @@ def map_command(
     """
     from spectralmamba.archive import names_several
     from spectralmamba.classifier import Classifier
+    from spectralmamba.zarr_maps import is_zarr
 
     allowed = None if memory is None else bytes_of(memory)
     options = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume}
     opening = {"variable": variable, "band_axis": band_axis}
-    if len(scenes) > 1 or names_several(scenes[0]) or out.is_dir() or not out.suffix:
+    out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
+    if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:
         _map_many(lambda: Classifier.load(model, device), scenes, out, {**options, **opening, "overwrite": overwrite})
     else:
         _map_one(lambda: Classifier.load(model, device), scenes[0], out, opening, options, overwrite)
@@ -128,10 +131,9 @@ def _map_one(
         if is_unfinished(out):
             errors.print("What is classified so far is kept: the same command with --resume goes on.")
         raise
-    say_files(Map=files.classes, Confidence=files.confidence)
-    if files.novelty is not None:
-        say_files(Novelty=files.novelty)
-    if files.set_size is not None:
-        say_files(**{"Set size": files.set_size})
+    say_files(Map=files.classes)
+    for name, file in {"Confidence": files.confidence, "Novelty": files.novelty, "Set size": files.set_size}.items():
+        if file not in (None, files.classes):  # a Zarr store holds all layers
+            say_files(**{name: file})
     if not files.georeferenced:
         console.print("The scene has no georeference, so the map has none.")

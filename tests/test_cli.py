@@ -156,7 +156,7 @@ def test_info_imports_nothing_that_only_training_and_reports_need(example: Examp
     check = (
         "import sys; from spectralmamba.cli import app\n"
         f"app(['info', {str(example.scene)!r}, {str(example.labels)!r}], standalone_mode=False)\n"
-        "print([name for name in ('torch', 'sklearn', 'jinja2', 'scipy.io', 'geopandas') if name in sys.modules])"
+        "print([name for name in ('torch', 'sklearn', 'spectralmamba.report', 'scipy.io', 'geopandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -161,7 +161,7 @@ def test_a_file_that_fails_on_the_way_says_so_and_torch_has_its_threads_back(
         raise OSError("the file ends too early")
 
     before = torch.get_num_threads()
-    monkeypatch.setattr(Pixels, "from_values", fails)
+    monkeypatch.setattr(inference, "_validity", fails)
     with pytest.raises(OSError, match="ends too early"):
         list(trained.tiles(scene))
     assert torch.get_num_threads() == before

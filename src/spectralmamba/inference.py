@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,10 @@ import xarray as xr
 from torch import Tensor
 
 from spectralmamba.models.committee import Committee
+from spectralmamba.models.fused import fused
 from spectralmamba.models.patches import ImagePatches, Patches, box_sums, takes_patches
 from spectralmamba.pixels import Pixels, as_input
+from spectralmamba.scenes.sources import contiguous
 
 if TYPE_CHECKING:
     from spectralmamba.classifier import Classifier
@@ -123,7 +126,7 @@ def tiles(
     skip: Callable[[slice, slice], bool] | None,
 ) -> Iterator[Tile]:
     """Classify a scene that fits the classifier; see `Classifier.tiles`."""
-    classifier.network.eval()
+    classifier = replace(classifier, network=fused(classifier.network.eval()))
     block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
     batch_size = batch_size or (BATCH if on_cpu else _GPU_BATCH)
     workers = (workers or torch.get_num_threads()) if on_cpu else 1
@@ -137,18 +140,30 @@ def tiles(
         and not (skip is not None and skip(window.rows, window.columns))
     ]
 
-    def read(window: _Window) -> np.ndarray:
-        part = scene.isel(band=classifier.bands, y=window.outer_rows, x=window.outer_columns)
-        return np.asarray(part.values, np.float32)
+    load = _load_on_cpu if on_cpu else _LoadOnGpu(classifier)
+    bands = contiguous(classifier.bands)
+
+    def read(window: _Window) -> _Loaded:
+        part = scene.isel(band=bands, y=window.outer_rows, x=window.outer_columns)
+        return load(torch.from_numpy(np.asarray(part.values, np.float32)))
 
     with _threads(workers) as pool, ThreadPoolExecutor(1, "reader") as reader:
-        ahead: Future[np.ndarray] | None = reader.submit(read, wanted[0][0]) if wanted else None
+        ahead: Future[_Loaded] | None = reader.submit(read, wanted[0][0]) if wanted else None
+        computed: _Outputs | None = None
         try:
             for number, (window, asked) in enumerate(wanted):
                 assert ahead is not None
-                values = ahead.result()
+                loaded = ahead.result()
                 ahead = reader.submit(read, wanted[number + 1][0]) if number + 1 < len(wanted) else None
-                yield _tile(classifier, scene.shape[1:], window, values, asked, block, batch_size, pool)
+                outputs = _compute(classifier, scene.shape[1:], window, loaded, asked, block, batch_size, pool)
+                if computed is not None:  # a GPU computes this tile while the last one is written
+                    yield computed.tile(classifier)
+                computed = outputs
+                if on_cpu:
+                    yield computed.tile(classifier)
+                    computed = None
+            if computed is not None:
+                yield computed.tile(classifier)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -185,44 +200,110 @@ def _within(inner: slice, outer: slice) -> slice:
     return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
-def _tile(
+class _Loaded(NamedTuple):
+    """What was read of a window, on the device.
+
+    Attributes:
+        values: `(L, h, w)`, as the scene has them.
+        valid: Which pixels are finite in all bands, `(h, w)`, and of which the whole patch is, on the CPU; None: not looked at yet.
+    """
+
+    values: Tensor
+    valid: tuple[Tensor, Tensor] | None
+
+    def part(self, rows: slice, columns: slice) -> _Loaded:
+        valid = None if self.valid is None else (self.valid[0][rows, columns], self.valid[1][rows, columns])
+        return _Loaded(self.values[:, rows, columns], valid)
+
+
+def _load_on_cpu(values: Tensor) -> _Loaded:
+    return _Loaded(values, None)
+
+
+class _LoadOnGpu:
+    """Copies windows to a GPU while it computes others, and looks there for what is missing in them."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.device, self.patch = classifier.device, classifier.patch
+        self.stream, self.computing = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+
+    def __call__(self, values: Tensor) -> _Loaded:
+        pinned = torch.empty(values.shape, pin_memory=True)
+        pinned.copy_(values)
+        with torch.cuda.stream(self.stream):
+            there = pinned.to(self.device, non_blocking=True)
+            valid = _validity(there, self.patch)
+            on_cpu = valid[0].cpu(), valid[1].cpu()  # waits for the copy
+        there.record_stream(self.computing)
+        return _Loaded(there, on_cpu)
+
+
+def _validity(values: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """Tell which pixels of `(L, h, w)` are finite in all bands, `(h, w)`, and of which the whole patch is."""
+    valid = values.isfinite().all(0)
+    return valid, _whole(valid, patch)
+
+
+class _Outputs:
+    """What there is to say of a window, on the device."""
+
+    def __init__(self, classifier: Classifier, window: _Window) -> None:
+        size = (window.rows.stop - window.rows.start, window.columns.stop - window.columns.start)
+        like, classes = classifier.transform.mean, len(classifier.classes)
+        self.window = window
+        self.numbers = torch.full(size, -1, dtype=torch.int32, device=like.device)  # positions among the classes
+        self.probabilities = like.new_full((classes, *size), torch.nan)
+        self.novelty = None if classifier.novelty is None else like.new_full(size, torch.nan)
+        self.sets = None
+        if classifier.sets is not None:
+            self.sets = torch.zeros((classes, *size), dtype=torch.bool, device=like.device)
+
+    def put(self, rows: Tensor, columns: Tensor, seen: Seen) -> None:
+        """Take what there is to say of some pixels."""
+        self.numbers[rows, columns] = seen.probabilities.argmax(1).to(torch.int32)
+        for grid, found in (
+            (self.probabilities, seen.probabilities),
+            (self.novelty, seen.novelty),
+            (self.sets, seen.sets),
+        ):
+            if grid is not None and found is not None:
+                grid[..., rows, columns] = found.mT if found.dim() == 2 else found
+
+    def tile(self, classifier: Classifier) -> Tile:
+        """Return it as a part of a map, when it is computed."""
+        numbers = self.numbers.cpu().numpy()
+        return Tile(
+            self.window.rows,
+            self.window.columns,
+            np.append(classifier.classes, 0).astype(np.uint16)[numbers],  # -1 is the last: nodata
+            self.probabilities.cpu().numpy(),
+            None if self.novelty is None else self.novelty.cpu().numpy(),
+            None if self.sets is None else self.sets.cpu().numpy(),
+        )
+
+
+def _compute(
     classifier: Classifier,
     shape: tuple[int, ...],
     window: _Window,
-    values: np.ndarray,
+    loaded: _Loaded,
     asked: np.ndarray | bool,
     block: int,
     batch_size: int,
     pool: ThreadPoolExecutor,
-) -> Tile:
-    """Classify a window of a scene of that shape, `values` `(L, h, w)` with its halo, block by block."""
-    size = (window.rows.stop - window.rows.start, window.columns.stop - window.columns.start)
-    classes = len(classifier.classes)
-    tile = Tile(
-        window.rows,
-        window.columns,
-        np.zeros(size, np.uint16),
-        np.full((classes, *size), np.nan, np.float32),
-        None if classifier.novelty is None else np.full(size, np.nan, np.float32),
-        None if classifier.sets is None else np.zeros((classes, *size), bool),
-    )
+) -> _Outputs:
+    """Classify a window of a scene of that shape block by block."""
+    outputs = _Outputs(classifier, window)
 
     def classify(part: _Window) -> None:
-        to = _within(part.rows, window.rows), _within(part.columns, window.columns)
-        here = values[:, _within(part.outer_rows, window.outer_rows), _within(part.outer_columns, window.outer_columns)]
-        of_part = asked if isinstance(asked, bool) else asked[to]
-        if not np.any(of_part):
-            return
-        rows, columns, seen = _classify(classifier, here, part.inner, of_part, batch_size)
-        at = rows + to[0].start, columns + to[1].start
-        tile.ids[at] = classifier.classes[seen.probabilities.argmax(1).cpu().numpy()]
-        for grid, found in (
-            (tile.probabilities, seen.probabilities),
-            (tile.novelty, seen.novelty),
-            (tile.sets, seen.sets),
-        ):
-            if grid is not None and found is not None:
-                grid[..., *at] = found.cpu().numpy().T
+        rows, columns = _within(part.rows, window.rows), _within(part.columns, window.columns)
+        here = loaded.part(
+            _within(part.outer_rows, window.outer_rows), _within(part.outer_columns, window.outer_columns)
+        )
+        of_part = asked if isinstance(asked, bool) else asked[rows, columns]
+        if np.any(of_part):
+            for at_rows, at_columns, seen in _classify(classifier, here, part.inner, of_part, batch_size):
+                outputs.put(at_rows + rows.start, at_columns + columns.start, seen)
 
     jobs = []
     for top in range(window.rows.start, window.rows.stop, block):
@@ -234,43 +315,51 @@ def _tile(
             jobs.append(pool.submit(classify, _with_halo(rows, columns, shape, classifier.patch // 2)))
     for job in jobs:
         job.result()
-    return tile
+    return outputs
 
 
 @torch.inference_mode()
 def _classify(
-    classifier: Classifier, values: np.ndarray, inner: tuple[slice, slice], asked: np.ndarray | bool, batch_size: int
-) -> tuple[np.ndarray, np.ndarray, Seen]:
-    """Classify what is asked for of the inner part of a block with halo, `values` `(L, h, w)`.
+    classifier: Classifier,
+    loaded: _Loaded,
+    inner: tuple[slice, slice],
+    asked: np.ndarray | bool,
+    batch_size: int,
+) -> Iterator[tuple[Tensor, Tensor, Seen]]:
+    """Classify what is asked for of the inner part of a block with halo.
 
-    Returns:
-        Rows and columns of the classified pixels in the inner part, each `(m,)`, and what there is to say of them.
+    Yields:
+        Rows and columns of classified pixels in the inner part, each `(m,)`, and what there is to say of them.
     """
-    pixels = Pixels.from_values(values, classifier.device)
-    pixels = pixels.with_values(classifier.transform(pixels.values))
-    mask = np.zeros(values.shape[1:], bool)
-    mask[inner] = asked
-    whole = np.zeros_like(mask)
-    if classifier.patch > 1 and takes_patches(classifier.network):
-        found = _whole(pixels.grid >= 0, classifier.patch).cpu().numpy() & mask
-        if found.sum() >= _FEW * mask.size:
-            whole = found
-    positions = torch.cat([in_image := pixels.at(whole), alone := pixels.at(mask & ~whole)])
-    parts = []
-    if len(in_image):
-        image = pixels.values.new_zeros(pixels.grid.numel(), pixels.values.shape[1])
-        image[pixels.grid.flatten() >= 0] = pixels.values
-        image = image.unflatten(0, pixels.grid.shape)
-        patches = ImagePatches(image, pixels.rows[in_image], pixels.columns[in_image], classifier.patch)
-        parts.append(_look(classifier, patches.split(batch_size), image))
-    parts.append(look_at(classifier, pixels, alone, batch_size))
-    seen = Seen(
-        torch.cat([part.probabilities for part in parts]),
-        None if classifier.novelty is None else torch.cat([part.novelty for part in parts if part.novelty is not None]),
-        None if classifier.sets is None else torch.cat([part.sets for part in parts if part.sets is not None]),
-    )
-    rows, columns = (index[positions].cpu().numpy() for index in (pixels.rows, pixels.columns))
-    return rows - inner[0].start, columns - inner[1].start, seen
+    valid, whole = _validity(loaded.values, classifier.patch) if loaded.valid is None else loaded.valid
+    mask = torch.zeros_like(valid)
+    mask[inner] = torch.as_tensor(asked)
+    mask &= valid
+    if not mask.any():
+        return
+    image = loaded.values.permute(1, 2, 0).contiguous()  # (h, w, L)
+    if not valid.all():
+        image = image.where(valid.to(image.device)[:, :, None], 0)
+    image = classifier.transform(image.flatten(0, 1)).unflatten(0, image.shape[:2])
+    top, left = inner[0].start, inner[1].start
+    whole = whole & mask
+    if classifier.patch == 1 or not takes_patches(classifier.network) or whole.sum() < _FEW * mask.numel():
+        whole = torch.zeros_like(mask)
+    if whole.any():
+        rows, columns = _positions(whole, image.device)
+        patches = ImagePatches(image, rows, columns, classifier.patch)
+        yield rows - top, columns - left, _look(classifier, patches.split(batch_size), image)
+    if (alone := mask & ~whole).any():
+        pixels = Pixels.from_image(image, valid.to(image.device))
+        positions = pixels.at(alone.numpy())
+        rows, columns = pixels.rows[positions], pixels.columns[positions]
+        yield rows - top, columns - left, look_at(classifier, pixels, positions, batch_size)
+
+
+def _positions(mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of the pixels under a mask on the CPU, row by row, on a device."""
+    rows, columns = mask.nonzero(as_tuple=True)
+    return rows.to(device, non_blocking=True), columns.to(device, non_blocking=True)
 
 
 def _whole(valid: Tensor, patch: int) -> Tensor:

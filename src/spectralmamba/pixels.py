@@ -51,10 +51,12 @@ class Pixels:
         return cls._of(torch.cat(spectra) if spectra else torch.zeros(0, len(bands), device=device), valid)
 
     @classmethod
-    def from_values(cls, values: np.ndarray, device: torch.device | str = "cpu") -> Pixels:
-        """Take the pixels of `values` `(L, H, W)` that are finite in all bands."""
-        spectra, valid = _valid_spectra(values)
-        return cls._of(torch.from_numpy(spectra).to(device), valid)
+    def from_image(cls, image: Tensor, valid: Tensor) -> Pixels:
+        """Take the pixels of an image `(H, W, L)` that a mask `(H, W)` says are there."""
+        rows, columns = valid.nonzero(as_tuple=True)
+        grid = torch.full(valid.shape, -1, dtype=torch.int64, device=image.device)
+        grid[rows, columns] = torch.arange(len(rows), device=image.device)
+        return cls(image[rows, columns], grid, rows, columns)
 
     @classmethod
     def _of(cls, values: Tensor, valid: np.ndarray) -> Pixels:

@@ -261,9 +261,14 @@ class SpectralMamba(nn.Module):
         patches = as_patches(x)
         spectrum = patches.centre() if self.merging is None else patches.merged(self.merging)  # (B, L)
         logits = self.head(self.dropout(self.features(spectrum)))  # (B, K)
-        if self.linear_path is not None and self._view is not None:
-            logits = logits + self.linear_path(_LINEAR_PATH_GAIN * self._view(patches))
-        return logits
+        beside = self.beside(patches)
+        return logits if beside is None else logits + beside
+
+    def beside(self, patches: Patches) -> Tensor | None:
+        """Return the logits `(B, K)` of the linear path; None without one."""
+        if self.linear_path is None or self._view is None:
+            return None
+        return self.linear_path(_LINEAR_PATH_GAIN * self._view(patches))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

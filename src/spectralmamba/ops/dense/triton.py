@@ -1,0 +1,366 @@
+"""Both operations in Triton, for GPUs.
+
+Merging: a program takes some cells and output bands, and has the nine kinds of position, or for P = 3 the nine positions, one after
+the other: their depthwise convolution is computed on the way into the matrix product, so that it is never in memory.
+
+Features: a program owns some pixels from the spectrum to the pooled features, and T is a loop: nothing of (B, T, E) is ever in
+memory. States are (N, pixels, E), so that a thread has all states of a channel and sums over them by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn.functional import pad
+
+from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on the CPU
+_PIXELS, _FEATURE_WARPS = 16, 8  # of a program; 16 rows are the least that a matrix unit takes
+_CELLS, _BANDS, _DEPTH, _MERGING_WARPS = 64, 64, 32, 8
+_LEAST = 16  # sides of a matrix product
+_CONVOLUTION = 4
+_MOST_STATES = 2048  # E · N of a pixel: what registers hold
+_LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1.0 / (1.0 + tl.exp2(-x * _LOG2E))
+
+
+@triton.jit
+def _softplus(x):
+    """log(1 + eˣ) to a few units in the last place, also where it is small: log1p(w) = 2 artanh(w / (2 + w)), w = e^−|x|."""
+    w = tl.exp2(-tl.abs(x) * _LOG2E)
+    s = w / (2.0 + w)
+    q = s * s
+    series = 1 / 15 + q * (1 / 17)
+    series = 1 / 13 + q * series
+    series = 1 / 11 + q * series
+    series = 1 / 9 + q * series
+    series = 1 / 7 + q * series
+    series = 1 / 5 + q * series
+    series = 1 / 3 + q * series
+    return tl.where(x > 0, x, 0.0) + 2.0 * s * (1.0 + q * series)
+
+
+@triton.jit
+def _product(x, weight, HALF: tl.constexpr):
+    """Multiply matrices: in float16, kept from overflowing, or as exactly as float32."""
+    if HALF:
+        x = tl.minimum(tl.maximum(x, -65504.0), 65504.0)
+        return tl.dot(x.to(tl.float16), weight.to(tl.float16))
+    else:
+        return tl.dot(x, weight, input_precision="tf32x3")
+
+
+@triton.jit
+def _matrix(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, stride, first):
+    """Load columns of a matrix from `first` on."""
+    return tl.load(pointer + tl.arange(0, ROWS)[:, None] * stride + first + tl.arange(0, COLUMNS)[None, :])
+
+
+@triton.jit(do_not_specialize=["count", "bands", "tokens", "token_bands"])
+def _features_kernel(
+    x_ptr,
+    result_ptr,
+    token_ptr,
+    position_ptr,
+    token_in_ptr,
+    position_in_ptr,
+    bias_in_ptr,
+    convolution_ptr,
+    convolution_bias_ptr,
+    selection_ptr,
+    delta_bias_ptr,
+    A_ptr,
+    D_ptr,
+    out_ptr,
+    count,
+    bands,
+    tokens,
+    token_bands,
+    width,
+    first_epsilon,
+    final_epsilon,
+    HALF: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Features of BLOCK_P spectra."""
+    p = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    r, m, e, n = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
+    A = tl.load(A_ptr + n[:, None] * BLOCK_E + e[None, :])  # (N, E)
+    D, delta_bias = tl.load(D_ptr + e), tl.load(delta_bias_ptr + e)
+    tap0, tap1 = tl.load(convolution_ptr + e), tl.load(convolution_ptr + BLOCK_E + e)
+    tap2, tap3 = tl.load(convolution_ptr + 2 * BLOCK_E + e), tl.load(convolution_ptr + 3 * BLOCK_E + e)
+    convolution_bias = tl.load(convolution_bias_ptr + e)
+    u_bias, z_bias = tl.load(bias_in_ptr + e), tl.load(bias_in_ptr + BLOCK_E + e)
+    u1 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)  # of the tokens before
+    u2 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)
+    u3 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)
+    h = tl.zeros([BLOCK_N, BLOCK_P, BLOCK_E], tl.float32)
+    pooled = tl.zeros([BLOCK_P, BLOCK_M], tl.float32)
+    for t in range(tokens):
+        band = t * token_bands + r
+        there = (p < count)[:, None] & ((r < token_bands) & (band < bands))[None, :]
+        token = tl.load(x_ptr + p[:, None] * bands + band[None, :], mask=there, other=0.0)  # (P, R)
+        x = _product(token, _matrix(token_ptr, BLOCK_R, BLOCK_M, BLOCK_M, 0), HALF)
+        x += tl.load(position_ptr + t * BLOCK_M + m)[None, :]
+        scale = tl.rsqrt(tl.sum(x * x, 1) / width + first_epsilon)[:, None]
+        position_in = position_in_ptr + t * 2 * BLOCK_E
+        u0 = _product(token, _matrix(token_in_ptr, BLOCK_R, BLOCK_E, 2 * BLOCK_E, 0), HALF)
+        u0 = (u0 + tl.load(position_in + e)[None, :]) * scale + u_bias[None, :]
+        z = _product(token, _matrix(token_in_ptr, BLOCK_R, BLOCK_E, 2 * BLOCK_E, BLOCK_E), HALF)
+        z = (z + tl.load(position_in + BLOCK_E + e)[None, :]) * scale + z_bias[None, :]
+        u = (
+            convolution_bias[None, :]
+            + tap0[None, :] * u3
+            + tap1[None, :] * u2
+            + tap2[None, :] * u1
+            + tap3[None, :] * u0
+        )
+        u = u * _sigmoid(u)
+        u3, u2, u1 = u2, u1, u0
+        selection = 2 * BLOCK_N + BLOCK_E
+        B = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_N, selection, 0), HALF)
+        C = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_N, selection, BLOCK_N), HALF)
+        delta = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_E, selection, 2 * BLOCK_N), HALF)
+        delta = _softplus(delta + delta_bias[None, :])
+        decay = tl.exp2(delta[None, :, :] * A[:, None, :])
+        h = decay * h + (delta * u)[None, :, :] * tl.trans(B)[:, :, None]
+        y = tl.sum(h * tl.trans(C)[:, :, None], 0) + D[None, :] * u
+        x += _product(y * (z * _sigmoid(z)), _matrix(out_ptr, BLOCK_E, BLOCK_M, BLOCK_M, 0), HALF)
+        pooled += x * tl.rsqrt(tl.sum(x * x, 1) / width + final_epsilon)[:, None]
+    here = (p < count)[:, None] & (m < width)[None, :]
+    tl.store(result_ptr + p[:, None] * width + m[None, :], pooled / tokens, mask=here)
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "image_columns"])
+def _gates_kernel(
+    image_ptr,
+    result_ptr,
+    depthwise_ptr,
+    depthwise_bias_ptr,
+    pointwise_ptr,
+    pointwise_bias_ptr,
+    rows,
+    columns,
+    image_columns,
+    bands,
+    scale,
+    SUMMED: tl.constexpr,
+    HALF: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Gated values of BLOCK_C cells and BLOCK_L bands.
+
+    `SUMMED`: a cell is a patch of 3 × 3 of `rows` × `columns`, and its nine values are summed. Else it is a pixel of the image, and
+    its nine values, as what it can be in a patch, are written one after the other.
+    """
+    cell = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    out = tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)
+    cells = rows * columns
+    row, column = cell // columns, cell % columns
+    here = (cell < cells)[:, None] & (out < bands)[None, :]
+    place = (row * image_columns + column)[:, None] * bands  # of a cell's pixel, or of its patch's first
+    pointwise_bias = tl.load(pointwise_bias_ptr + out, mask=out < bands, other=0.0)
+    total = tl.zeros([BLOCK_C, BLOCK_L], tl.float32)
+    for position in range(9):
+        down, right = position // 3, position % 3
+        at = 0
+        if SUMMED:
+            at = (down * image_columns + right) * bands
+        before = tl.zeros([BLOCK_C, BLOCK_L], tl.float32)
+        for start in range(0, bands, BLOCK_K):
+            k = start + tl.arange(0, BLOCK_K)
+            k_there = k < bands
+            bias = tl.load(depthwise_bias_ptr + k, mask=k_there, other=0.0)
+            mixed = tl.zeros([BLOCK_C, BLOCK_K], tl.float32) + bias[None, :]
+            for tap in range(9):
+                tap_row, tap_column = tap // 3 - 1, tap % 3 - 1
+                # Of the first row of a patch no neighbours above count, and so on.
+                rows_count = (down + tap_row >= 0) & (down + tap_row <= 2)
+                counts = rows_count & (right + tap_column >= 0) & (right + tap_column <= 2)
+                there = (cell < cells) & counts
+                if not SUMMED:
+                    there = there & (row + tap_row >= 0) & (row + tap_row < rows)
+                    there = there & (column + tap_column >= 0) & (column + tap_column < columns)
+                near = place + k[None, :] + (at + (tap_row * image_columns + tap_column) * bands)
+                weight = tl.load(depthwise_ptr + tap * bands + k, mask=k_there, other=0.0)
+                value = tl.load(image_ptr + near, mask=there[:, None] & k_there[None, :], other=0.0)
+                mixed += value * weight[None, :]
+            pointwise = tl.load(
+                pointwise_ptr + k[:, None] * bands + out[None, :],
+                mask=k_there[:, None] & (out < bands)[None, :],
+                other=0.0,
+            )
+            before += _product(mixed, pointwise, HALF)
+        gated = tl.load(image_ptr + place + at + out[None, :], mask=here, other=0.0)
+        gated *= _sigmoid(before + pointwise_bias[None, :])
+        if SUMMED:
+            total += gated
+        else:
+            tl.store(result_ptr + (position * cells + cell)[:, None] * bands + out[None, :], gated, mask=here)
+    if SUMMED:
+        tl.store(result_ptr + cell[:, None] * bands + out[None, :], total * scale, mask=here)
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "image_rows", "image_columns", "patch"])
+def _sums_kernel(
+    gated_ptr,
+    result_ptr,
+    rows,
+    columns,
+    image_rows,
+    image_columns,
+    patch,
+    bands,
+    scale,
+    BLOCK_C: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
+    """Sums over the patches of BLOCK_C cells, of what their pixels are there."""
+    cell = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    band = tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)
+    here = (cell < rows * columns)[:, None] & (band < bands)[None, :]
+    row, column = cell // columns, cell % columns
+    total = tl.zeros([BLOCK_C, BLOCK_L], tl.float32)
+    for down in range(patch):
+        row_kind = tl.where(down == 0, 0, tl.where(down == patch - 1, 2, 1))
+        for right in range(patch):
+            kind = 3 * row_kind + tl.where(right == 0, 0, tl.where(right == patch - 1, 2, 1))
+            place = (kind * image_rows + row + down) * image_columns + column + right
+            total += tl.load(gated_ptr + place[:, None] * bands + band[None, :], mask=here, other=0.0)
+    tl.store(result_ptr + cell[:, None] * bands + band[None, :], total * scale, mask=here)
+
+
+def gated_merging(image: Tensor, patch: int, weights: MergingWeights, half: bool) -> Tensor:
+    """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""
+    height, width, bands = image.shape
+    merged = image.new_empty(height - patch + 1, width - patch + 1, bands)
+    rows, columns = merged.shape[:2]
+    scale, blocks = 2 / patch**2, triton.cdiv(bands, _BANDS)
+    summed = patch == 3
+    cells = rows * columns if summed else height * width
+    gated = merged if summed else image.new_empty(9, height, width, bands)
+    gates: Any = _gates_kernel
+    gates[(triton.cdiv(cells, _CELLS), blocks)](
+        image,
+        gated,
+        *weights,
+        *((rows, columns) if summed else (height, width)),
+        width,
+        bands,
+        scale,
+        SUMMED=summed,
+        HALF=half,
+        BLOCK_C=_CELLS,
+        BLOCK_L=_BANDS,
+        BLOCK_K=_DEPTH,
+        num_warps=_MERGING_WARPS,
+    )
+    if not summed:
+        sums: Any = _sums_kernel
+        sums[(triton.cdiv(rows * columns, 16), triton.cdiv(bands, 128))](
+            gated, merged, rows, columns, height, width, patch, bands, scale, BLOCK_C=16, BLOCK_L=128
+        )
+    return merged
+
+
+class Prepared(NamedTuple):
+    """Weights as the kernel takes them: E, N, M and R padded with zeros to powers of two, Δ's two matrices in one.
+
+    Attributes:
+        tensors: In the order of the kernel's parameters.
+        tokens: T.
+        token_bands: R.
+        width: M, without padding.
+        epsilons: Of the first and the final norm.
+        blocks: R, M, E and N, padded.
+    """
+
+    tensors: tuple[Tensor, ...]
+    tokens: int
+    token_bands: int
+    width: int
+    epsilons: tuple[float, float]
+    blocks: tuple[int, int, int, int]
+
+
+def takes(weights: FeatureWeights) -> bool:
+    """Tell whether the kernel holds a network of these sizes."""
+    channels, states = (triton.next_power_of_2(size) for size in weights.A.shape)
+    return channels * max(states, _LEAST) <= _MOST_STATES and weights.convolution.shape[0] <= _CONVOLUTION
+
+
+def prepare(weights: FeatureWeights) -> Prepared:
+    """Pad weights."""
+    (token_bands, width), (channels, states) = weights.token.shape, weights.A.shape
+    r, m, e, n = (max(_LEAST, triton.next_power_of_2(size)) for size in (token_bands, width, channels, states))
+
+    def padded(tensor: Tensor, *shape: int) -> Tensor:
+        missing = [size - there for size, there in zip(shape, tensor.shape, strict=True)]
+        return pad(tensor, [side for one in reversed(missing) for side in (0, one)]).contiguous()
+
+    def halves(tensor: Tensor, *shape: int) -> Tensor:
+        """Pad u's and z's halves by themselves."""
+        return torch.cat([padded(half, *shape, e) for half in tensor.chunk(2, -1)], -1)
+
+    low_rank, B, C = weights.selection.split([len(weights.delta), states, states], 1)
+    earlier = weights.convolution.new_zeros(_CONVOLUTION - len(weights.convolution), channels)
+    tensors = (
+        padded(weights.token, r, m),
+        padded(weights.position, len(weights.position), m),
+        halves(weights.token_in, r),
+        halves(weights.position_in, len(weights.position)),
+        halves(weights.bias_in),
+        padded(torch.cat([earlier, weights.convolution]), _CONVOLUTION, e),
+        padded(weights.convolution_bias, e),
+        torch.cat([padded(B, e, n), padded(C, e, n), padded(low_rank @ weights.delta, e, e)], 1),
+        padded(weights.delta_bias, e),
+        padded(weights.A.mT, n, e),
+        padded(weights.D, e),
+        padded(weights.out, e, m),
+    )
+    first, final = weights.epsilon.tolist()
+    return Prepared(tensors, len(weights.position), token_bands, width, (first, final), (r, m, e, n))
+
+
+def s6_features(spectra: Tensor, prepared: Prepared, half: bool) -> Tensor:
+    """Return the network's features `(B, M)` of spectra `(B, L)`."""
+    count, bands = spectra.shape
+    result = spectra.new_empty(count, prepared.width)
+    if count:
+        r, m, e, n = prepared.blocks
+        kernel: Any = _features_kernel
+        kernel[(triton.cdiv(count, _PIXELS),)](
+            spectra,
+            result,
+            *prepared.tensors,
+            count,
+            bands,
+            prepared.tokens,
+            prepared.token_bands,
+            prepared.width,
+            *prepared.epsilons,
+            HALF=half,
+            BLOCK_P=_PIXELS,
+            BLOCK_R=r,
+            BLOCK_M=m,
+            BLOCK_E=e,
+            BLOCK_N=n,
+            num_warps=_FEATURE_WARPS,
+        )
+    return result

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 from spectralmamba.models.committee import Committee
 from spectralmamba.models.patches import Patches, as_patches
 from spectralmamba.models.spectral_mamba import GatedMerging, S6Block, SpectralMamba
-from spectralmamba.ops.dense import FeatureWeights, MergingWeights, S6Features, available, gated_merging
+from spectralmamba.ops.dense import FeatureWeights, ImageMerging, MergingWeights, S6Features, available
 
 
 def fused(network: nn.Module, *, half: bool = False) -> nn.Module:
@@ -66,17 +66,8 @@ class FusedMerging:
     """The gated merging, over an image by one operation."""
 
     def __init__(self, merging: GatedMerging, half: bool) -> None:
-        self._merging, self._half = merging, half
-        depthwise, pointwise = merging.depthwise, merging.pointwise
-        assert depthwise.bias is not None
-        assert pointwise.bias is not None
-        parts = (
-            depthwise.weight[:, 0].permute(1, 2, 0),
-            depthwise.bias,
-            pointwise.weight.flatten(1).mT,
-            pointwise.bias,
-        )
-        self._weights = MergingWeights(*(part.detach().contiguous() for part in parts))
+        self._merging = merging
+        self._of_image = ImageMerging(merging_weights(merging), half=half)
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Merge patches `(B, L, P, P)` into spectra `(B, L)`."""
@@ -84,7 +75,21 @@ class FusedMerging:
 
     def of_image(self, image: Tensor, patch: int) -> Tensor:
         """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""
-        return gated_merging(image, patch, self._weights, half=self._half)
+        return self._of_image(image, patch)
+
+
+def merging_weights(merging: GatedMerging) -> MergingWeights:
+    """Return what a gated merging is computed with."""
+    depthwise, pointwise = merging.depthwise, merging.pointwise
+    assert depthwise.bias is not None
+    assert pointwise.bias is not None
+    parts = (
+        depthwise.weight[:, 0].permute(1, 2, 0),
+        depthwise.bias,
+        pointwise.weight.flatten(1).mT,
+        pointwise.bias,
+    )
+    return MergingWeights(*(part.detach().contiguous() for part in parts))
 
 
 @torch.no_grad()

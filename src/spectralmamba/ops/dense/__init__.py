@@ -1,6 +1,6 @@
 """What SpectralMamba does to a scene, forward only and in as few passes over memory as there can be.
 
-Two operations: `gated_merging` makes each pixel's patch one spectrum, and `S6Features` makes a spectrum the network's features.
+Two operations: `ImageMerging` makes each pixel's patch one spectrum, and `S6Features` makes a spectrum the network's features.
 Both take weights that the network's own have been turned into once: `models.fused` does that, and says what they stand for. They
 are in C for CPUs (`native`) and in Triton for GPUs (`triton`); the definition is the network itself.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from spectralmamba.ops.dense import native
 from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
 
-__all__ = ["FeatureWeights", "MergingWeights", "S6Features", "available", "gated_merging"]
+__all__ = ["FeatureWeights", "ImageMerging", "MergingWeights", "S6Features", "available"]
 
 
 def available(device: torch.device, weights: FeatureWeights) -> bool:
@@ -29,26 +29,28 @@ def available(device: torch.device, weights: FeatureWeights) -> bool:
     return triton.takes(weights)
 
 
-def gated_merging(image: Tensor, patch: int, weights: MergingWeights, *, half: bool = False) -> Tensor:
-    """Return what the patches around all pixels of an image merge into.
+class ImageMerging:
+    """What the patches around all pixels of an image merge into.
 
     With m = `depthwise` over those of a pixel's neighbours that lie in the patch, plus `depthwise_bias`, a pixel x counts
     σ(m `pointwise` + `pointwise_bias`) x; the sum over the patch is multiplied with 2 / P².
 
     Args:
-        image: `(H, W, L)`, float32, contiguous.
-        patch: P, odd, at least 3 and at most H and W.
         weights: Of the merging.
         half: Multiply matrices in float16, on a GPU.
-
-    Returns:
-        `(H − P + 1, W − P + 1, L)`.
     """
-    if image.device.type == "cpu":
-        return native.gated_merging(image, patch, weights)
-    from spectralmamba.ops.dense import triton
 
-    return triton.gated_merging(image, patch, weights, half)
+    def __init__(self, weights: MergingWeights, *, half: bool = False) -> None:
+        if weights.pointwise.device.type == "cpu":
+            self._compute = partial(native.gated_merging, weights=weights)
+        else:
+            from spectralmamba.ops.dense import triton
+
+            self._compute = partial(triton.gated_merging, prepared=triton.prepare_merging(weights, half))
+
+    def __call__(self, image: Tensor, patch: int) -> Tensor:
+        """Merge all patches of an image `(H, W, L)`, float32, contiguous; P is odd, 3 at least: `(H − P + 1, W − P + 1, L)`."""
+        return self._compute(image, patch)
 
 
 class S6Features:

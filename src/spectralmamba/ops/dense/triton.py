@@ -22,7 +22,8 @@ from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on the CPU
 _PIXELS, _FEATURE_WARPS = 16, 8  # of a program; 16 rows are the least that a matrix unit takes
-_CELLS, _BANDS, _DEPTH, _MERGING_WARPS = 64, 64, 32, 8
+_CELLS, _BANDS, _DEPTH, _MERGING_WARPS = 64, 64, 32, 4
+_MIXED_CELLS, _MIXED_BANDS = 16, 64
 _LEAST = 16  # sides of a matrix product
 _CONVOLUTION = 4
 _MOST_STATES = 2048  # E · N of a pixel: what registers hold
@@ -145,18 +146,87 @@ def _features_kernel(
     tl.store(result_ptr + p[:, None] * width + m[None, :], pooled / tokens, mask=here)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "image_columns"])
-def _gates_kernel(
+@triton.jit
+def _tap(image_ptr, pixel, there, band, bands, weights_ptr, number):
+    """Return one tap of the depthwise convolution."""
+    here = there[:, None] & (band < bands)[None, :]
+    value = tl.load(image_ptr + pixel[:, None] * bands + band[None, :], mask=here, other=0.0)
+    return value * tl.load(weights_ptr + number * bands + band, mask=band < bands, other=0.0)[None, :]
+
+
+@triton.jit
+def _taps(image_ptr, cell, rows, columns, band, bands, weights_ptr, down):
+    """Return the taps of one row: without the first, all, without the last."""
+    row, column = cell // columns + down - 1, cell % columns
+    there = (cell < rows * columns) & (row >= 0) & (row < rows)
+    pixel = row * columns + column
+    left = _tap(image_ptr, pixel - 1, there & (column > 0), band, bands, weights_ptr, 3 * down)
+    middle = _tap(image_ptr, pixel, there, band, bands, weights_ptr, 3 * down + 1)
+    right = _tap(image_ptr, pixel + 1, there & (column < columns - 1), band, bands, weights_ptr, 3 * down + 2)
+    return middle + right, left + middle + right, left + middle
+
+
+@triton.jit
+def _store_mixed(target, value, here, HALF: tl.constexpr):
+    if HALF:
+        value = tl.minimum(tl.maximum(value, -65504.0), 65504.0)
+    tl.store(target, value, mask=here)
+
+
+@triton.jit(do_not_specialize=["rows", "columns"])
+def _mixed_kernel(
     image_ptr,
     result_ptr,
-    depthwise_ptr,
-    depthwise_bias_ptr,
+    weights_ptr,
+    bias_ptr,
+    rows,
+    columns,
+    bands,
+    depth,
+    HALF: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
+    """The depthwise convolution of BLOCK_C pixels, nine times: with the neighbours that each kind of position has.
+
+    Kinds are, for rows and columns alike, without the one before, with both, and without the one after. `depth` bands are
+    written, those beyond `bands` as zeros.
+    """
+    cell = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    band = tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)
+    cells = rows * columns
+    bias = tl.load(bias_ptr + band, mask=band < bands, other=0.0)[None, :]
+    a0, a1, a2 = _taps(image_ptr, cell, rows, columns, band, bands, weights_ptr, 0)
+    b0, b1, b2 = _taps(image_ptr, cell, rows, columns, band, bands, weights_ptr, 1)
+    c0, c1, c2 = _taps(image_ptr, cell, rows, columns, band, bands, weights_ptr, 2)
+    here = (cell < cells)[:, None] & (band < depth)[None, :]
+    target = result_ptr + cell[:, None] * depth + band[None, :]
+    kind = cells * depth
+    _store_mixed(target, b0 + c0 + bias, here, HALF)
+    _store_mixed(target + kind, b1 + c1 + bias, here, HALF)
+    _store_mixed(target + 2 * kind, b2 + c2 + bias, here, HALF)
+    _store_mixed(target + 3 * kind, a0 + b0 + c0 + bias, here, HALF)
+    _store_mixed(target + 4 * kind, a1 + b1 + c1 + bias, here, HALF)
+    _store_mixed(target + 5 * kind, a2 + b2 + c2 + bias, here, HALF)
+    _store_mixed(target + 6 * kind, a0 + b0 + bias, here, HALF)
+    _store_mixed(target + 7 * kind, a1 + b1 + bias, here, HALF)
+    _store_mixed(target + 8 * kind, a2 + b2 + bias, here, HALF)
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "image_columns", "pixels"])
+def _gates_kernel(
+    image_ptr,
+    mixed_ptr,
+    result_ptr,
     pointwise_ptr,
     pointwise_bias_ptr,
     rows,
     columns,
     image_columns,
+    pixels,
     bands,
+    depth,
+    pitch,
     scale,
     SUMMED: tl.constexpr,
     HALF: tl.constexpr,
@@ -164,55 +234,40 @@ def _gates_kernel(
     BLOCK_L: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Gated values of BLOCK_C cells and BLOCK_L bands.
+    """Gated values of BLOCK_C cells and BLOCK_L bands, from what `_mixed_kernel` has written.
 
     `SUMMED`: a cell is a patch of 3 × 3 of `rows` × `columns`, and its nine values are summed. Else it is a pixel of the image, and
     its nine values, as what it can be in a patch, are written one after the other.
     """
     cell = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     out = tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)
-    cells = rows * columns
-    row, column = cell // columns, cell % columns
-    here = (cell < cells)[:, None] & (out < bands)[None, :]
-    place = (row * image_columns + column)[:, None] * bands  # of a cell's pixel, or of its patch's first
-    pointwise_bias = tl.load(pointwise_bias_ptr + out, mask=out < bands, other=0.0)
+    k = tl.arange(0, BLOCK_K)
+    there = cell < rows * columns
+    here = there[:, None] & (out < bands)[None, :]
+    first = tl.where(
+        there, (cell // columns) * image_columns + cell % columns, 0
+    )  # a cell's pixel, or its patch's first
+    bias = tl.load(pointwise_bias_ptr + out, mask=out < bands, other=0.0)
     total = tl.zeros([BLOCK_C, BLOCK_L], tl.float32)
     for position in range(9):
-        down, right = position // 3, position % 3
-        at = 0
+        pixel = first
         if SUMMED:
-            at = (down * image_columns + right) * bands
+            pixel += (position // 3) * image_columns + position % 3
+        mixed = mixed_ptr + (position * pixels + pixel)[:, None] * depth + k[None, :]
+        pointwise = pointwise_ptr + k[:, None] * pitch + out[None, :]
         before = tl.zeros([BLOCK_C, BLOCK_L], tl.float32)
-        for start in range(0, bands, BLOCK_K):
-            k = start + tl.arange(0, BLOCK_K)
-            k_there = k < bands
-            bias = tl.load(depthwise_bias_ptr + k, mask=k_there, other=0.0)
-            mixed = tl.zeros([BLOCK_C, BLOCK_K], tl.float32) + bias[None, :]
-            for tap in range(9):
-                tap_row, tap_column = tap // 3 - 1, tap % 3 - 1
-                # Of the first row of a patch no neighbours above count, and so on.
-                rows_count = (down + tap_row >= 0) & (down + tap_row <= 2)
-                counts = rows_count & (right + tap_column >= 0) & (right + tap_column <= 2)
-                there = (cell < cells) & counts
-                if not SUMMED:
-                    there = there & (row + tap_row >= 0) & (row + tap_row < rows)
-                    there = there & (column + tap_column >= 0) & (column + tap_column < columns)
-                near = place + k[None, :] + (at + (tap_row * image_columns + tap_column) * bands)
-                weight = tl.load(depthwise_ptr + tap * bands + k, mask=k_there, other=0.0)
-                value = tl.load(image_ptr + near, mask=there[:, None] & k_there[None, :], other=0.0)
-                mixed += value * weight[None, :]
-            pointwise = tl.load(
-                pointwise_ptr + k[:, None] * bands + out[None, :],
-                mask=k_there[:, None] & (out < bands)[None, :],
-                other=0.0,
-            )
-            before += _product(mixed, pointwise, HALF)
-        gated = tl.load(image_ptr + place + at + out[None, :], mask=here, other=0.0)
-        gated *= _sigmoid(before + pointwise_bias[None, :])
+        for start in range(0, depth, BLOCK_K):
+            weight = tl.load(pointwise + start * pitch)
+            if HALF:
+                before = tl.dot(tl.load(mixed + start), weight, before)
+            else:
+                before = tl.dot(tl.load(mixed + start), weight, before, input_precision="tf32x3")
+        gated = tl.load(image_ptr + pixel[:, None] * bands + out[None, :], mask=here, other=0.0)
+        gated *= _sigmoid(before + bias[None, :])
         if SUMMED:
             total += gated
         else:
-            tl.store(result_ptr + (position * cells + cell)[:, None] * bands + out[None, :], gated, mask=here)
+            tl.store(result_ptr + (position * pixels + pixel)[:, None] * bands + out[None, :], gated, mask=here)
     if SUMMED:
         tl.store(result_ptr + cell[:, None] * bands + out[None, :], total * scale, mask=here)
 
@@ -246,26 +301,64 @@ def _sums_kernel(
     tl.store(result_ptr + cell[:, None] * bands + band[None, :], total * scale, mask=here)
 
 
-def gated_merging(image: Tensor, patch: int, weights: MergingWeights, half: bool) -> Tensor:
+class PreparedMerging(NamedTuple):
+    """Weights of the merging as the kernels take them: the pointwise ones padded with zeros to whole blocks."""
+
+    depthwise: Tensor
+    depthwise_bias: Tensor
+    pointwise: Tensor
+    pointwise_bias: Tensor
+
+
+def prepare_merging(weights: MergingWeights, half: bool) -> PreparedMerging:
+    """Pad weights."""
+    bands = len(weights.pointwise)
+    depth, pitch = (triton.cdiv(bands, block) * block - bands for block in (_DEPTH, _BANDS))
+    pointwise = pad(weights.pointwise, (0, pitch, 0, depth)).to(torch.float16 if half else torch.float32)
+    return PreparedMerging(weights.depthwise, weights.depthwise_bias, pointwise.contiguous(), weights.pointwise_bias)
+
+
+def gated_merging(image: Tensor, patch: int, prepared: PreparedMerging) -> Tensor:
     """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""
     height, width, bands = image.shape
+    depth, pitch = prepared.pointwise.shape
     merged = image.new_empty(height - patch + 1, width - patch + 1, bands)
     rows, columns = merged.shape[:2]
-    scale, blocks = 2 / patch**2, triton.cdiv(bands, _BANDS)
-    summed = patch == 3
-    cells = rows * columns if summed else height * width
-    gated = merged if summed else image.new_empty(9, height, width, bands)
-    gates: Any = _gates_kernel
-    gates[(triton.cdiv(cells, _CELLS), blocks)](
+    scale, summed = 2 / patch**2, patch == 3
+    mixed = prepared.pointwise.new_empty(9, height, width, depth)
+    mix: Any = _mixed_kernel
+    mix[(triton.cdiv(height * width, _MIXED_CELLS), triton.cdiv(depth, _MIXED_BANDS))](
         image,
-        gated,
-        *weights,
-        *((rows, columns) if summed else (height, width)),
+        mixed,
+        prepared.depthwise,
+        prepared.depthwise_bias,
+        height,
         width,
         bands,
+        depth,
+        HALF=prepared.pointwise.dtype == torch.float16,
+        BLOCK_C=_MIXED_CELLS,
+        BLOCK_L=_MIXED_BANDS,
+    )
+    gated = merged if summed else image.new_empty(9, height, width, bands)
+    of_rows, of_columns = (rows, columns) if summed else (height, width)
+    gates: Any = _gates_kernel
+    gates[(triton.cdiv(of_rows * of_columns, _CELLS), pitch // _BANDS)](
+        image,
+        mixed,
+        gated,
+        prepared.pointwise,
+        prepared.pointwise_bias,
+        of_rows,
+        of_columns,
+        width,
+        height * width,
+        bands,
+        depth,
+        pitch,
         scale,
         SUMMED=summed,
-        HALF=half,
+        HALF=prepared.pointwise.dtype == torch.float16,
         BLOCK_C=_CELLS,
         BLOCK_L=_BANDS,
         BLOCK_K=_DEPTH,
@@ -273,8 +366,18 @@ def gated_merging(image: Tensor, patch: int, weights: MergingWeights, half: bool
     )
     if not summed:
         sums: Any = _sums_kernel
-        sums[(triton.cdiv(rows * columns, 16), triton.cdiv(bands, 128))](
-            gated, merged, rows, columns, height, width, patch, bands, scale, BLOCK_C=16, BLOCK_L=128
+        sums[(triton.cdiv(rows * columns, _MIXED_CELLS), triton.cdiv(bands, _MIXED_BANDS))](
+            gated,
+            merged,
+            rows,
+            columns,
+            height,
+            width,
+            patch,
+            bands,
+            scale,
+            BLOCK_C=_MIXED_CELLS,
+            BLOCK_L=_MIXED_BANDS,
         )
     return merged
 

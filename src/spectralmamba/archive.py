@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+from spectralmamba import cluster
 from spectralmamba.classifier import Classifier
 from spectralmamba.errors import OutputError, SceneError, SpectralMambaError
 from spectralmamba.files import write_text
@@ -22,6 +23,9 @@ from spectralmamba.scenes import open_scene
 from spectralmamba.scenes.opening import is_remote
 from spectralmamba.scenes.scene import file_state, path_state
 from spectralmamba.scenes.zarr_store import is_store
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 TABLE = "maps.csv"
 MAPPED, SKIPPED, FAILED = "mapped", "skipped", "failed"
@@ -91,6 +95,7 @@ def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
+@cluster.takes_address
 def map_scenes(
     classifier: Classifier,
     scenes: Sequence[str | os.PathLike[str]],
@@ -105,6 +110,7 @@ def map_scenes(
     band_axis: int | None = None,
     on_scene: Callable[[Outcome], None] | None = None,
     on_tile: Callable[[int, int], None] | None = None,
+    dask: str | Client | None = None,
 ) -> list[Outcome]:
     """Map scenes one after the other; one that fails does not stop the others.
 
@@ -123,8 +129,10 @@ def map_scenes(
         band_axis: Axis of the bands in MATLAB or NumPy cubes.
         on_scene: Called with what became of each scene.
         on_tile: As `map_scene` has it, of the scene that is being mapped.
+        dask: As `map_scene` has it; scenes are still mapped one after the other.
 
     Raises:
+        ClusterError: The cluster does not answer or cannot do the work; this stops the job.
         OutputError: Two scenes would have one map, maps would lie among the scenes, or a map is there and is neither to be
             resumed nor overwritten.
     """
@@ -140,7 +148,7 @@ def map_scenes(
                 )
     out.mkdir(parents=True, exist_ok=True)
     known, fingerprint = _read_table(out / TABLE), classifier.fingerprint()
-    options: dict[str, Any] = {"tile": tile, "memory": memory, "workers": workers, "resume": resume}
+    options: dict[str, Any] = {"tile": tile, "memory": memory, "workers": workers, "resume": resume, "dask": dask}
     outcomes = []
     for scene, file in zip(names, files, strict=True):
         earlier = known.get(scene)
@@ -151,6 +159,8 @@ def map_scenes(
                 opened = open_scene(scene, variable=variable, band_axis=band_axis)
                 state = file_state(opened)
                 pixels = map_scene(classifier, opened, file, keep_unfinished=True, on_tile=on_tile, **options).pixels
+            except cluster.ClusterError:  # the other scenes would fare no better
+                raise
             except SpectralMambaError as error:
                 reason = str(error)
             except Exception as error:  # of a thousand scenes the others are not to wait for what is wrong with one

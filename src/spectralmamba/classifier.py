@@ -151,18 +151,18 @@ class Classifier:
         return cls(network.eval(), transform, card, novelty if has_novelty else None, sets).to(find_device(device))
 
     def predict(self, scene: xr.DataArray) -> xr.DataArray:
-        """Return the class id of each pixel, `(y, x)` uint16 with 0 for nodata, on the scene's grid."""
-        result = np.zeros(scene.shape[1:], np.uint16)
-        for tile in self.tiles(scene):
-            result[tile.rows, tile.columns] = tile.ids
+        """Return the class id of each pixel, `(y, x)` uint16 with 0 for nodata, on the scene's grid.
+
+        Of a scene that Dask holds (`scene.chunks` is not None) this, like probabilities and sets, is lazy: chunks are computed when
+        they are asked for, to the same bits.
+        """
+        result = self._of_whole(scene, "ids", np.uint16, 0)
         attrs = {"class_names": self.class_names, "class_colors": self.class_colors}
         return xr.DataArray(result, dims=("y", "x"), coords=_grid_coordinates(scene), attrs=attrs, name="class")
 
     def predict_proba(self, scene: xr.DataArray) -> xr.DataArray:
         """Return class probabilities, `(class, y, x)` float32 with NaN for nodata, on the scene's grid."""
-        result = np.full((len(self.classes), *scene.shape[1:]), np.nan, np.float32)
-        for tile in self.tiles(scene):
-            result[:, tile.rows, tile.columns] = tile.probabilities
+        result = self._of_whole(scene, "probabilities", np.float32, np.nan, of_classes=True)
         coordinates = _grid_coordinates(scene) | {"class": self.classes}
         return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="probability")
 
@@ -177,12 +177,21 @@ class Classifier:
                 "the classifier has no prediction sets",
                 remedy="Train with set_coverage above 0 and a class of at least 2 labels in different places.",
             )
-        result = np.zeros((len(self.classes), *scene.shape[1:]), bool)
-        for tile in self.tiles(scene):
-            assert tile.sets is not None
-            result[:, tile.rows, tile.columns] = tile.sets
+        result = self._of_whole(scene, "sets", bool, False, of_classes=True)
         coordinates = _grid_coordinates(scene) | {"class": self.classes}
         return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="prediction set")
+
+    def _of_whole(self, scene: xr.DataArray, name: str, dtype: type, nodata: float, of_classes: bool = False) -> Any:
+        """Return what tiles have under a name, of the whole scene: `(H, W)`, or `(K, H, W)`."""
+        if scene.chunks is not None:
+            from spectralmamba.cluster import lazily
+
+            self.check_scene(scene)
+            return lazily(self, scene, name, dtype, of_classes)
+        result = np.full((*(len(self.classes),) * of_classes, *scene.shape[1:]), nodata, dtype)
+        for tile in self.tiles(scene):
+            result[..., tile.rows, tile.columns] = getattr(tile, name)
+        return result
 
     def tiles(
         self,

@@ -65,6 +65,10 @@ class OutputError(SpectralMambaError):
     """A result cannot be written."""
 
 
+class ClusterError(SpectralMambaError):
+    """A Dask cluster does not answer, or cannot do the work."""
+
+
 class MissingPackageError(SpectralMambaError):
     """An optional package is needed for this input."""
 

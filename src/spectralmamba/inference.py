@@ -7,10 +7,11 @@ read at a time and however many threads there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -126,36 +127,76 @@ def tiles(
     skip: Callable[[slice, slice], bool] | None,
 ) -> Iterator[Tile]:
     """Classify a scene that fits the classifier; see `Classifier.tiles`."""
-    classifier = replace(classifier, network=fused(classifier.network.eval()))
-    block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
-    batch_size = batch_size or (BATCH if on_cpu else _GPU_BATCH)
-    workers = (workers or torch.get_num_threads()) if on_cpu else 1
-    windows = _windows(
-        scene.shape[1:], (whole_blocks(size[0], block), whole_blocks(size[1], block)), classifier.patch // 2
-    )
     wanted = [
         (window, asked)
-        for window in windows
+        for window in windows(classifier, scene.shape[1:], size)
         if np.any(asked := True if where is None else where[window.rows, window.columns])
         and not (skip is not None and skip(window.rows, window.columns))
     ]
 
-    load = _load_on_cpu if on_cpu else _LoadOnGpu(classifier)
     bands = contiguous(classifier.bands)
 
-    def read(window: _Window) -> _Loaded:
+    def read(window: _Window) -> np.ndarray:
         part = scene.isel(band=bands, y=window.outer_rows, x=window.outer_columns)
-        return load(torch.from_numpy(np.asarray(part.values, np.float32)))
+        return np.asarray(part.values, np.float32)
+
+    yield from _tiles(classifier, scene.shape[1:], wanted, read, batch_size, workers)
+
+
+def tile_alone(
+    classifier: Classifier,
+    shape: tuple[int, ...],
+    rows: slice,
+    columns: slice,
+    values: np.ndarray,
+    workers: int = 1,
+) -> Tile:
+    """Classify a part of a scene: to the last bit what `tiles` says of it.
+
+    Args:
+        classifier: What classifies.
+        shape: Rows and columns of the scene.
+        rows: Rows of the part, from a multiple of the blocks' width.
+        columns: Columns of the part, from a multiple of the blocks' width.
+        values: The classifier's bands of the part, with a halo of the patch's reach where the scene goes on, `(L, h, w)`.
+        workers: Threads that compute on a CPU.
+    """
+    window = _with_halo(rows, columns, shape, classifier.patch // 2)
+    with nullcontext() if classifier.device.type == "cpu" else _ON_GPU:
+        (tile,) = _tiles(classifier, shape, [(window, True)], lambda _: np.asarray(values, np.float32), None, workers)
+    return tile
+
+
+_ON_GPU = Lock()  # what is set for a part's convolutions holds for all threads
+
+
+def _tiles(
+    classifier: Classifier,
+    shape: tuple[int, ...],
+    wanted: Sequence[tuple[_Window, np.ndarray | bool]],
+    read: Callable[[_Window], np.ndarray],
+    batch_size: int | None,
+    workers: int | None,
+) -> Iterator[Tile]:
+    """Classify what is asked for of windows of a scene of that shape; the next one is read while one is computed."""
+    classifier = replace(classifier, network=fused(classifier.network.eval()))
+    block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
+    batch_size = batch_size or (BATCH if on_cpu else _GPU_BATCH)
+    workers = (workers or torch.get_num_threads()) if on_cpu else 1
+    load = _load_on_cpu if on_cpu else _LoadOnGpu(classifier)
+
+    def loaded_from(window: _Window) -> _Loaded:
+        return load(torch.from_numpy(read(window)))
 
     with _threads(workers) as pool, ThreadPoolExecutor(1, "reader") as reader:
-        ahead: Future[_Loaded] | None = reader.submit(read, wanted[0][0]) if wanted else None
+        ahead: Future[_Loaded] | None = reader.submit(loaded_from, wanted[0][0]) if wanted else None
         computed: _Outputs | None = None
         try:
             for number, (window, asked) in enumerate(wanted):
                 assert ahead is not None
                 loaded = ahead.result()
-                ahead = reader.submit(read, wanted[number + 1][0]) if number + 1 < len(wanted) else None
-                outputs = _compute(classifier, scene.shape[1:], window, loaded, asked, block, batch_size, pool)
+                ahead = reader.submit(loaded_from, wanted[number + 1][0]) if number + 1 < len(wanted) else None
+                outputs = _compute(classifier, shape, window, loaded, asked, block, batch_size, pool)
                 if computed is not None:  # a GPU computes this tile while the last one is written
                     yield computed.tile(classifier)
                 computed = outputs
@@ -166,6 +207,12 @@ def tiles(
                 yield computed.tile(classifier)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def windows(classifier: Classifier, shape: tuple[int, ...], size: tuple[int, int]) -> Iterator[_Window]:
+    """Yield the tiles that a scene of that shape is read by: whole blocks of at least so many rows and columns."""
+    block = block_width(classifier)
+    return _windows(shape, (whole_blocks(size[0], block), whole_blocks(size[1], block)), classifier.patch // 2)
 
 
 def block_width(classifier: Classifier) -> int:
@@ -372,15 +419,36 @@ def _whole(valid: Tensor, patch: int) -> Tensor:
     return whole
 
 
+class _OneThread:
+    """Lets torch compute with one thread in each of ours, while any classifier computes, and gives it its threads back afterwards.
+
+    Of the libraries that torch calls some count threads of the whole process, so none that ends may set them for the others.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._computing, self._before = Lock(), 0, 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._computing:
+                self._before = torch.get_num_threads()
+            self._computing += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._computing -= 1
+            if not self._computing:
+                torch.set_num_threads(self._before)
+
+
+_ONE_THREAD = _OneThread()
+
+
 @contextmanager
 def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of so many threads, in each of which torch computes with that one; and give torch its threads back."""
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(workers, "classifier", torch.set_num_threads, (1,)) as pool:
-        try:
-            yield pool
-        finally:
-            torch.set_num_threads(before)  # of the libraries that it calls some count threads of the whole process
+    """Yield a pool of so many threads, in each of which torch computes with that one."""
+    with _ONE_THREAD, ThreadPoolExecutor(workers, "classifier", torch.set_num_threads, (1,)) as pool:
+        yield pool
 
 
 @contextmanager

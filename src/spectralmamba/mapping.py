@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -20,8 +21,10 @@ import xarray as xr
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from spectralmamba import cluster
 from spectralmamba.classifier import Classifier
-from spectralmamba.errors import OutputError, SceneError
+from spectralmamba.cluster import Part
+from spectralmamba.errors import ClusterError, OutputError, SceneError
 from spectralmamba.files import atomic_folder, atomic_output
 from spectralmamba.inference import Tile
 from spectralmamba.models.committee import SIMPLE_MODELS
@@ -33,6 +36,9 @@ from spectralmamba.scenes.zarr_store import is_store, zarr_package
 from spectralmamba.tiling import choose_tile
 from spectralmamba.unfinished import UnfinishedMap, open_raster
 from spectralmamba.zarr_maps import ZarrLayer, class_flags, is_zarr, write_zarr
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _BLOCK = 512  # pixels on a side of a COG block, GDAL's default
 _CACHE = 32  # MB that GDAL keeps of rasters
@@ -124,6 +130,12 @@ class MapFiles:
     pixels: int
 
 
+def _layers_of(names: Iterable[str], tile: Tile) -> dict[str, np.ndarray | None]:
+    """Return the values of the layers of those names."""
+    return {name: _LAYERS[name].values(tile) for name in names}
+
+
+@cluster.takes_address
 def map_scene(
     classifier: Classifier,
     scene: xr.DataArray,
@@ -135,12 +147,13 @@ def map_scene(
     resume: bool = False,
     keep_unfinished: bool = False,
     on_tile: Callable[[int, int], None] | None = None,
+    dask: str | Client | None = None,
 ) -> MapFiles:
     """Classify a scene and write the map, over one that is there.
 
     The scene is read by tiles with a halo of the patch's reach, so memory does not grow with the scene. All files have the
     scene's transform and CRS; they appear whole under their final names, or not at all. They have the same bytes whatever the
-    tiles, the workers and the interruptions.
+    tiles, the workers, the cluster and the interruptions.
 
     Args:
         classifier: From `fit` or `Classifier.load`.
@@ -148,25 +161,35 @@ def map_scene(
         path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it. Or a
             Zarr store for all of them, "map.zarr".
         tile: Rows and columns that are read at a time; None follows the blocks of the scene's file and the memory.
-        memory: Bytes that the process may take altogether; None keeps to about 1 GB beside what it has now.
-        workers: Threads that compute on a CPU; as many as torch has if None.
+        memory: Bytes that the process may take altogether, on a cluster that of each worker's thread; None keeps to about 1 GB
+            beside what it has now.
+        workers: Threads that compute on a CPU; as many as torch has if None, on a cluster one for each tile.
         resume: Go on from an unfinished map that is there.
-        keep_unfinished: Leave what is classified so far when Ctrl-C or the scene's file ends the run, for `resume`. After a kill it
-            is there in any case: a folder ".map.tif.unfinished" beside the map.
+        keep_unfinished: Leave what is classified so far when Ctrl-C, the scene's file or the cluster ends the run, for `resume`.
+            After a kill it is there in any case: a folder ".map.tif.unfinished" beside the map.
         on_tile: Called after each tile with the number of pixels done and in all, nodata included.
+        dask: A `distributed.Client`, or the address of a scheduler, such as "tcp://host:8786": workers of that cluster compute the
+            tiles. They see the scene's file and the map's folder under the same paths.
 
     Raises:
         ClassifierError: The scene has other bands.
+        ClusterError: The cluster does not answer, has another version of this package, or does not see the map's folder.
+        MissingPackageError: `dask` is given, and distributed is not installed.
         SceneError: The scene's file cannot be read any more, or has changed meanwhile.
         OutputError: The files cannot be written, the memory is too little, or the unfinished map is of something else.
         MissingPackageError: A Zarr store is to be written and zarr is not installed.
     """
     if tile is not None and tile < 1:
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
+    client: Any = dask  # an address has become a client
     classifier.check_scene(scene)
     classes_path = Path(path)
     _check_writable(classes_path, scene)
-    size = (tile, tile) if tile is not None else choose_tile(classifier, scene, memory, workers)
+    size = (
+        (tile, tile) if tile is not None else choose_tile(classifier, scene, memory, workers or (1 if client else None))
+    )
+    if client is not None and tile is None:
+        size = cluster.smaller_tiles(client, classifier, scene.shape[1:], size)
     profile, kinds = _profile(scene), _kinds(classifier)
     unfinished = UnfinishedMap(classes_path, profile)
     before = file_state(scene)
@@ -192,11 +215,19 @@ def map_scene(
             try:
                 if unfinished.cells and on_tile is not None:
                     on_tile(unfinished.cells, cells)
-                for result in classifier.tiles(scene, size=size, workers=workers, skip=unfinished.holds):
-                    layers = {name: _LAYERS[name].values(result) for name in kinds}
-                    unfinished.write(result.rows, result.columns, layers, int((result.ids > 0).sum()))
-                    if on_tile is not None:
-                        on_tile(unfinished.cells, cells)
+                layers = partial(_layers_of, tuple(kinds))
+                if client is None:
+                    tiles = classifier.tiles(scene, size=size, workers=workers, skip=unfinished.holds)
+                    parts = (Part(each.rows, each.columns, layers(each), int((each.ids > 0).sum())) for each in tiles)
+                else:
+                    parts = cluster.parts(
+                        client, classifier, scene, size, workers, unfinished.folder, unfinished.holds, layers
+                    )
+                with closing(parts):
+                    for part in parts:
+                        unfinished.write(*part)
+                        if on_tile is not None:
+                            on_tile(unfinished.cells, cells)
                 if file_state(scene) != before:
                     raise SceneError(
                         "the scene's file has changed while it was mapped",
@@ -204,7 +235,7 @@ def map_scene(
                         remedy="Map it again when it no longer changes.",
                     )
                 _finish(classifier, scene, classes_path, unfinished, kinds)
-            except (KeyboardInterrupt, SceneError):
+            except (KeyboardInterrupt, SceneError, ClusterError):
                 keep = keep_unfinished and file_state(scene) == before
                 raise
             finally:

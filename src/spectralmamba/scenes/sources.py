@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -54,6 +54,11 @@ class RawSource(ABC):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RawSource:
         return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        make, arguments, state, *rest = cast("tuple[Any, ...]", super().__reduce_ex__(protocol))
+        # Where it is read again may be another working directory.
+        return make, arguments, state | {"path": self.path.absolute()}, *rest
 
 
 @dataclass(frozen=True, eq=False)

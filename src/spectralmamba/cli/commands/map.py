@@ -52,7 +52,21 @@ def map_command(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that compute on a CPU; else all cores.", min=1, show_default=False)
+        int | None,
+        typer.Option(
+            help="Threads that compute on a CPU; else all cores, with --dask one for each tile.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Dask scheduler, such as tcp://host:8786: its workers compute the tiles. "
+            "They see the scenes and the folder of --out under the same paths.",
+            metavar="ADDRESS",
+            show_default=False,
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a stopped run of the same command was, if one was stopped.")
@@ -73,7 +87,7 @@ def map_command(
     from spectralmamba.zarr_maps import is_zarr
 
     allowed = None if memory is None else bytes_of(memory)
-    options = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume}
+    options = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume, "dask": dask}
     opening = {"variable": variable, "band_axis": band_axis}
     out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
     if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:
@@ -116,6 +130,7 @@ def _map_one(
     options: dict[str, Any],
     overwrite: bool,
 ) -> None:
+    from spectralmamba.errors import ClusterError
     from spectralmamba.mapping import layer_files, map_scene
     from spectralmamba.scenes import open_scene
     from spectralmamba.unfinished import is_unfinished
@@ -127,7 +142,7 @@ def _map_one(
     try:
         with pixel_bar("map") as advance:
             files = map_scene(classifier, opened, out, keep_unfinished=True, on_tile=advance, **options)
-    except (KeyboardInterrupt, SceneError):
+    except (KeyboardInterrupt, SceneError, ClusterError):
         if is_unfinished(out):
             errors.print("What is classified so far is kept: the same command with --resume goes on.")
         raise

@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt setup.py src/spectralmamba/ops/selective_scan/native.c
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard src/spectralmamba/ops/*/native.c)
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name it with make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -1,6 +1,6 @@
-"""Adds the optional CPU kernel of the selective scan to what pyproject.toml says.
+"""Adds the optional CPU kernels to what pyproject.toml says.
 
-Without a C compiler the installation goes on and the scan runs in torch alone.
+Without a C compiler the installation goes on and all runs in torch alone.
 """
 
 import sys
@@ -13,13 +13,17 @@ if sys.platform == "linux":
     # share one pool of threads.
     FLAGS.append("-fopenmp")
 
+# The second is written with vector types that the compiler of Windows does not know.
+OPERATIONS = ("selective_scan",) if sys.platform == "win32" else ("selective_scan", "dense")
+
 setup(
     ext_modules=[
         Extension(
-            "spectralmamba.ops.selective_scan._native",
-            ["src/spectralmamba/ops/selective_scan/native.c"],
+            f"spectralmamba.ops.{operation}._native",
+            [f"src/spectralmamba/ops/{operation}/native.c"],
             extra_compile_args=["/O2"] if sys.platform == "win32" else FLAGS,
             optional=True,
         )
+        for operation in OPERATIONS
     ]
 )

@@ -1,25 +1,115 @@
-"""Both operations in C for float32 on the CPU: native.c, built by setup.py where there is a compiler, by ctypes."""
+"""Both operations in C for float32 on the CPU: native.c, built by setup.py where there is a compiler, by ctypes.
+
+Every result has the same bits for any number of threads, and a pixel's whatever pixels it is computed with. The environment
+variable `SPECTRALMAMBA_NATIVE=0` turns the library off.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch  # also loads the OpenMP runtime that the library takes its symbols from
 from torch import Tensor
 
 if TYPE_CHECKING:
     from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
 
+# Tensors, and sizes behind them.
+_FEATURES, _MERGING = (16, 11), (6, 6)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """Load the library; None if it was not built, does not load, has no kernels for this processor or is turned off."""
+    if os.environ.get("SPECTRALMAMBA_NATIVE") == "0":
+        return None
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_native{suffix}")
+        if path.exists():
+            try:
+                library = ctypes.CDLL(str(path))
+                functions = (library.dense_features, _FEATURES), (library.dense_merging, _MERGING)
+                known = library.dense_lanes() > 0
+            except (OSError, AttributeError):
+                continue
+            for function, (tensors, sizes) in functions:
+                function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * sizes
+                function.restype = ctypes.c_int
+            return library if known else None
+    return None
+
+
+def _lanes() -> int:
+    """Return the pixels of a vector, which say what kernels are called."""
+    library = _library()
+    return 0 if library is None else library.dense_lanes()
+
 
 def available() -> bool:
-    """Return whether the library is there and not turned off."""
-    return False
+    """Return whether the library is there, has kernels for this processor and is not turned off."""
+    return _library() is not None
 
 
 def gated_merging(image: Tensor, patch: int, weights: MergingWeights) -> Tensor:
-    """Return what the patches around all pixels of an image merge into."""
-    raise NotImplementedError
+    """Return what the patches around all pixels of an image merge into.
+
+    Args:
+        image: `(H, W, L)`, float32, contiguous.
+        patch: P, odd, at least 3 and at most H and W.
+        weights: Of the merging.
+
+    Returns:
+        `(H − P + 1, W − P + 1, L)`.
+
+    Raises:
+        MemoryError: The work space could not be allocated.
+    """
+    height, width, bands = image.shape
+    assert patch % 2 == 1
+    assert 3 <= patch <= min(height, width)
+    assert [tuple(part.shape) for part in weights] == [(3, 3, bands), (bands,), (bands, bands), (bands,)]
+    merged = image.new_empty(height - patch + 1, width - patch + 1, bands)
+    _call("dense_merging", (image, *weights, merged), (height, width, bands, patch))
+    return merged
 
 
 def s6_features(spectra: Tensor, weights: FeatureWeights) -> Tensor:
-    """Return the network's features of spectra."""
-    raise NotImplementedError
+    """Return the network's features of spectra.
+
+    Args:
+        spectra: `(B, L)`, float32, contiguous, L ≤ T · R; the last token is padded with zeros.
+        weights: Of the network.
+
+    Returns:
+        `(B, M)`.
+
+    Raises:
+        MemoryError: The work space could not be allocated.
+    """
+    (batch, bands), (tokens, width), piece = spectra.shape, weights.position.shape, weights.token.shape[0]
+    (channels, states), (rank, _), (taps, _) = weights.A.shape, weights.delta.shape, weights.convolution.shape
+    expected = [
+        *((piece, width), (tokens, width), (piece, 2 * channels), (tokens, 2 * channels), (2 * channels,)),
+        *((taps, channels), (channels,), (channels, rank + 2 * states), (rank, channels), (channels,)),
+        *((channels, states), (channels,), (channels, width), (2,)),
+    ]
+    assert [tuple(part.shape) for part in weights] == expected
+    assert bands <= tokens * piece
+    features = spectra.new_empty(batch, width)
+    sizes = batch, bands, tokens, piece, width, channels, states, rank, taps
+    _call("dense_features", (spectra, *weights, features), sizes)
+    return features
+
+
+def _call(name: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...]) -> None:
+    library = _library()
+    assert library is not None, "the native library is not available"
+    assert all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
+    pointers = (tensor.data_ptr() for tensor in tensors)
+    if getattr(library, name)(*pointers, *sizes, torch.get_num_threads(), _lanes()):
+        raise MemoryError(f"no memory for the work space of {name}")

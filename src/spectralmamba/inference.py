@@ -32,7 +32,7 @@ BLOCK = 64
 """Rows and columns of a block on the CPU: small enough for its caches, large enough that halos cost little."""
 
 _GPU_BLOCK = 256
-BATCH, _GPU_BATCH = 256, 16384  # pixels that a network takes at a time
+BATCH, _GPU_BATCH = 256, 65536  # pixels that a network takes at a time
 # Cutting patches out pays where fewer than this share of a block's pixels is asked for.
 _FEW = 1 / 8
 

@@ -66,12 +66,13 @@ class FusedMerging:
     """The gated merging, over an image by one operation."""
 
     def __init__(self, merging: GatedMerging, half: bool) -> None:
-        self._merging = merging
         self._of_image = ImageMerging(merging_weights(merging), half=half)
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Merge patches `(B, L, P, P)` into spectra `(B, L)`."""
-        return self._merging(patches)
+        patch = patches.shape[-1]
+        below = patches.permute(0, 2, 3, 1).flatten(0, 1).contiguous()  # one below the other, an image (B · P, P, L)
+        return self._of_image(below, patch)[::patch, 0]
 
     def of_image(self, image: Tensor, patch: int) -> Tensor:
         """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""

@@ -21,9 +21,10 @@ from torch.nn.functional import pad
 from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on the CPU
-_PIXELS, _FEATURE_WARPS = 16, 8  # of a program; 16 rows are the least that a matrix unit takes
-_CELLS, _BANDS, _DEPTH, _MERGING_WARPS = 64, 64, 32, 4
-_MIXED_CELLS, _MIXED_BANDS = 16, 64
+_PIXELS, _FEATURE_WARPS = 16, 4  # of a program; 16 rows are the least that a matrix unit takes
+_CELLS, _BANDS, _MERGING_STAGES = 128, 64, 3
+_DEPTH, _MERGING_WARPS = {False: 32, True: 64}, {False: 8, True: 4}  # in float32, in float16
+_MIXED_CELLS, _MIXED_BANDS = 8, 64
 _LEAST = 16  # sides of a matrix product
 _CONVOLUTION = 4
 _MOST_STATES = 2048  # E · N of a pixel: what registers hold
@@ -313,7 +314,7 @@ class PreparedMerging(NamedTuple):
 def prepare_merging(weights: MergingWeights, half: bool) -> PreparedMerging:
     """Pad weights."""
     bands = len(weights.pointwise)
-    depth, pitch = (triton.cdiv(bands, block) * block - bands for block in (_DEPTH, _BANDS))
+    depth, pitch = (triton.cdiv(bands, block) * block - bands for block in (_DEPTH[half], _BANDS))
     pointwise = pad(weights.pointwise, (0, pitch, 0, depth)).to(torch.float16 if half else torch.float32)
     return PreparedMerging(weights.depthwise, weights.depthwise_bias, pointwise.contiguous(), weights.pointwise_bias)
 
@@ -325,6 +326,7 @@ def gated_merging(image: Tensor, patch: int, prepared: PreparedMerging) -> Tenso
     merged = image.new_empty(height - patch + 1, width - patch + 1, bands)
     rows, columns = merged.shape[:2]
     scale, summed = 2 / patch**2, patch == 3
+    half = prepared.pointwise.dtype == torch.float16
     mixed = prepared.pointwise.new_empty(9, height, width, depth)
     mix: Any = _mixed_kernel
     mix[(triton.cdiv(height * width, _MIXED_CELLS), triton.cdiv(depth, _MIXED_BANDS))](
@@ -336,7 +338,7 @@ def gated_merging(image: Tensor, patch: int, prepared: PreparedMerging) -> Tenso
         width,
         bands,
         depth,
-        HALF=prepared.pointwise.dtype == torch.float16,
+        HALF=half,
         BLOCK_C=_MIXED_CELLS,
         BLOCK_L=_MIXED_BANDS,
     )
@@ -358,11 +360,12 @@ def gated_merging(image: Tensor, patch: int, prepared: PreparedMerging) -> Tenso
         pitch,
         scale,
         SUMMED=summed,
-        HALF=prepared.pointwise.dtype == torch.float16,
+        HALF=half,
         BLOCK_C=_CELLS,
         BLOCK_L=_BANDS,
-        BLOCK_K=_DEPTH,
-        num_warps=_MERGING_WARPS,
+        BLOCK_K=_DEPTH[half],
+        num_warps=_MERGING_WARPS[half],
+        num_stages=_MERGING_STAGES,
     )
     if not summed:
         sums: Any = _sums_kernel

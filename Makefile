@@ -34,6 +34,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/few_labels.py
 	$(BIN)/python benchmarks/suggest.py --write-docs
 	$(BIN)/python benchmarks/unknown_class.py --write-docs
+	$(BIN)/python benchmarks/gates.py --write-docs
 
 bench-speed: $(READY)
 	$(BIN)/python benchmarks/scan.py --write-docs

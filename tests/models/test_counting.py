@@ -24,13 +24,28 @@ def test_the_paper_preset_stays_within_the_published_size(patch: int, parameters
     assert size.multiply_accumulates <= operations
 
 
+@pytest.mark.parametrize(
+    ("gate", "parameters", "operations"),
+    [
+        ("position", 9 * 145 + 145 + 145**2 + 145, 49 * (9 * 145 + 145**2)),
+        ("shared", 9 * 145 + 145 + 145**2 + 145, 9 * 145 + 145**2),
+    ],
+)
+def test_a_gate_costs_its_convolutions(gate: str, parameters: int, operations: int):
+    pixelwise = model_size(published(1), 145, 1)
+    size = model_size(create_model("spectral_mamba", bands=145, classes=14, patch=7, preset="paper", gate=gate), 145, 7)
+    assert size.parameters - pixelwise.parameters == parameters
+    assert size.multiply_accumulates - pixelwise.multiply_accumulates == operations
+
+
+@pytest.mark.parametrize("gate", ["position", "shared"])
 @pytest.mark.parametrize("preset", ["default", "paper"])
 @pytest.mark.parametrize("patch", [1, 3])
-def test_all_but_the_scan_is_what_fvcore_counts(patch: int, preset: str):
+def test_all_but_the_scan_is_what_fvcore_counts(patch: int, preset: str, gate: str):
     """fvcore calls a multiply-accumulate one flop, does not see inside the scan's own autograd function, and adds five operations
     a value for each layer norm, which is element-wise work and not counted here.
     """
-    model = create_model("spectral_mamba", bands=145, classes=14, patch=patch, preset=preset).eval()
+    model = create_model("spectral_mamba", bands=145, classes=14, patch=patch, preset=preset, gate=gate).eval()
     blocks = [module for module in model.modules() if isinstance(module, S6Block)]
     scans = sum(SelectiveScan.multiply_accumulates(25, block.D.numel(), block.states) for block in blocks)
     shape = (1, 145) if patch == 1 else (1, 145, patch, patch)

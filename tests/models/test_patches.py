@@ -12,7 +12,7 @@ from spectralmamba.models import create_model
 from spectralmamba.models.committee import Committee, LabelPropagation, LogisticRegression, SupportVectorMachine
 from spectralmamba.models.novelty import NoveltyScore
 from spectralmamba.models.patches import GatheredPatches, ImagePatches, as_patches, box_sums, takes_patches
-from spectralmamba.models.spectral_mamba import GatedMerging
+from spectralmamba.models.spectral_mamba import GatedMerging, SharedGateMerging
 
 BANDS, CLASSES = 13, 4
 
@@ -48,12 +48,25 @@ def randomised(module: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("shape", [(9, 9), (9, 14), (12, 9)])
 @pytest.mark.parametrize("patch", [3, 5, 7, 9])
-def test_an_image_merges_into_what_its_patches_merge_into(patch: int, shape: tuple[int, int]) -> None:
-    merging, (gathered, _) = randomised(GatedMerging(BANDS)), all_patches(image := image_of(*shape), patch)
-    assert isinstance(merging, GatedMerging)
+@pytest.mark.parametrize("build", [GatedMerging, SharedGateMerging])
+def test_an_image_merges_into_what_its_patches_merge_into(
+    build: type[nn.Module], patch: int, shape: tuple[int, int]
+) -> None:
+    merging, (gathered, _) = randomised(build(BANDS)), all_patches(image := image_of(*shape), patch)
+    assert isinstance(merging, GatedMerging | SharedGateMerging)
     found = merging.of_image(image, patch)
     assert found.shape == (shape[0] - patch + 1, shape[1] - patch + 1, BANDS)
     torch.testing.assert_close(found.flatten(0, 1), merging(gathered), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("patch", [1, 3, 5, 7])
+def test_logits_with_a_shared_gate_are_the_same(patch: int) -> None:
+    network = randomised(
+        create_model("spectral_mamba", bands=BANDS, classes=CLASSES, patch=patch, gate="shared")
+    ).double()
+    gathered, in_image = all_patches(image_of(9, 10).double(), patch)
+    with torch.no_grad():
+        torch.testing.assert_close(network(in_image), network(gathered), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("orientation", ["neighbours", "pieces"])

@@ -97,6 +97,7 @@ def test_an_unknown_option_or_preset_is_refused_with_what_there_is():
         ({"classes": 1}, "too few classes"),
         ({"bands": 0}, "too few bands"),
         ({"orientation": "sideways"}, "orientation"),
+        ({"gate": "revolving"}, "expected position or shared"),
         ({"width": -4}, "cannot be built"),
         ({"width": "wide"}, "cannot be built"),
         ({"dropout": 2.0}, "cannot be built"),

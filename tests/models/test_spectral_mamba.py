@@ -8,7 +8,15 @@ from torch import nn
 from torch.func import functional_call, stack_module_state
 
 from spectralmamba.models import create_model
-from spectralmamba.models.spectral_mamba import GatedMerging, PieceEmbedding, S6Block, _causal_convolution
+from spectralmamba.models.spectral_mamba import (
+    GatedMerging,
+    PieceEmbedding,
+    S6Block,
+    SharedGateMerging,
+    _causal_convolution,
+)
+
+EVERY_MERGING = pytest.mark.parametrize("build", [GatedMerging, SharedGateMerging])
 
 
 def count(module: nn.Module) -> int:
@@ -17,14 +25,17 @@ def count(module: nn.Module) -> int:
 
 def test_merging_has_the_published_number_of_parameters():
     assert count(GatedMerging(145)) == 22_620
+    assert count(SharedGateMerging(145)) == 22_620
 
 
-def test_a_gate_of_one_half_gives_the_mean_of_the_patch():
-    merging = GatedMerging(6)
+@EVERY_MERGING
+@pytest.mark.parametrize("patch_width", [3, 5, 7])
+def test_a_gate_of_one_half_gives_the_mean_of_the_patch(build: type[nn.Module], patch_width: int):
+    merging = build(6)
     for parameter in merging.parameters():
         nn.init.zeros_(parameter)  # sigmoid(0) = ½
-    patch = torch.randn(2, 6, 5, 5, dtype=torch.float64)
-    # One sum of 25 values in float64.
+    patch = torch.randn(2, 6, patch_width, patch_width, dtype=torch.float64)
+    # One sum of at most 49 values in float64.
     torch.testing.assert_close(merging.double()(patch), patch.mean((2, 3)), rtol=1e-12, atol=1e-12)
 
 
@@ -67,9 +78,21 @@ def test_merging_is_its_definition_in_every_memory_layout(layout: str, patch_nee
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_network_gives_the_same_in_every_memory_layout():
+@pytest.mark.parametrize("width", [3, 5, 7])
+def test_a_shared_gate_is_the_papers_at_the_centre_times_the_mean(width: int):
     torch.manual_seed(0)
-    model = create_model("spectral_mamba", bands=9, classes=3, patch=5).double().eval()
+    shared, papers = SharedGateMerging(6).double(), GatedMerging(6).double()
+    papers.load_state_dict(shared.state_dict())
+    patch = torch.randn(3, 6, width, width, dtype=torch.float64)
+    gates = torch.sigmoid(papers.pointwise(papers.depthwise(patch)))  # (B, L, P, P)
+    expected = 2 * gates[:, :, width // 2, width // 2] * patch.mean((2, 3))
+    torch.testing.assert_close(shared(patch), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("gate", ["position", "shared"])
+def test_a_network_gives_the_same_in_every_memory_layout(gate: str):
+    torch.manual_seed(0)
+    model = create_model("spectral_mamba", bands=9, classes=3, patch=5, gate=gate).double().eval()
     patch = torch.randn(4, 9, 5, 5, dtype=torch.float64)
     with torch.no_grad():
         expected = model(patch)
@@ -90,9 +113,10 @@ def test_the_blocks_convolution_is_its_modules_without_the_appended_tokens():
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_merging_can_be_mapped_over_parameters_and_patches():
+@EVERY_MERGING
+def test_merging_can_be_mapped_over_parameters_and_patches(build: type[nn.Module]):
     torch.manual_seed(0)
-    mergings, patches = [GatedMerging(6) for _ in range(3)], torch.randn(3, 2, 6, 5, 5)
+    mergings, patches = [build(6) for _ in range(3)], torch.randn(3, 2, 6, 5, 5)
     parameters, buffers = stack_module_state(mergings)  # pyright: ignore
 
     def merged(parameters: dict, buffers: dict, patch: torch.Tensor) -> torch.Tensor:

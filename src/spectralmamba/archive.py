@@ -18,6 +18,7 @@ from spectralmamba import cluster
 from spectralmamba.classifier import Classifier
 from spectralmamba.errors import OutputError, SceneError, SpectralMambaError
 from spectralmamba.files import write_text
+from spectralmamba.inference import Precision
 from spectralmamba.mapping import map_scene
 from spectralmamba.scenes import open_scene
 from spectralmamba.scenes.opening import is_remote
@@ -111,6 +112,7 @@ def map_scenes(
     on_scene: Callable[[Outcome], None] | None = None,
     on_tile: Callable[[int, int], None] | None = None,
     dask: str | Client | None = None,
+    precision: Precision = "float32",
 ) -> list[Outcome]:
     """Map scenes one after the other; one that fails does not stop the others.
 
@@ -130,6 +132,7 @@ def map_scenes(
         on_scene: Called with what became of each scene.
         on_tile: As `map_scene` has it, of the scene that is being mapped.
         dask: As `map_scene` has it; scenes are still mapped one after the other.
+        precision: As `map_scene` has it.
 
     Raises:
         ClusterError: The cluster does not answer or cannot do the work; this stops the job.
@@ -149,6 +152,7 @@ def map_scenes(
     out.mkdir(parents=True, exist_ok=True)
     known, fingerprint = _read_table(out / TABLE), classifier.fingerprint()
     options: dict[str, Any] = {"tile": tile, "memory": memory, "workers": workers, "resume": resume, "dask": dask}
+    options["precision"] = precision
     outcomes = []
     for scene, file in zip(names, files, strict=True):
         earlier = known.get(scene)

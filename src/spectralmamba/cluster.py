@@ -26,7 +26,7 @@ from xarray.core import indexing
 from spectralmamba import inference
 from spectralmamba.classifier import Classifier
 from spectralmamba.errors import ClusterError, MissingPackageError, OutputError, SceneError, SpectralMambaError
-from spectralmamba.inference import Tile, whole_blocks
+from spectralmamba.inference import Precision, Tile, whole_blocks
 from spectralmamba.scenes.scene import Calibration, PhysicalArray, file_state
 from spectralmamba.scenes.sources import FileSource, contiguous
 
@@ -74,6 +74,7 @@ class _Job:
         source: The scene's file and its size, if workers read it.
         workers: Threads that compute a tile.
         layers: Makes the values of the layers from a tile.
+        precision: Of matrix products.
     """
 
     version: str
@@ -84,6 +85,7 @@ class _Job:
     source: tuple[Path, int] | None
     workers: int
     layers: Callable[[Tile], dict[str, Any]]
+    precision: Precision
 
 
 def takes_address(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -154,6 +156,7 @@ def parts(
     folder: Path,
     skip: Callable[[slice, slice], bool],
     layers: Callable[[Tile], dict[str, Any]],
+    precision: Precision = "float32",
 ) -> Generator[Part, None, None]:
     """Yield what the tiles of a scene hold as the workers of a cluster finish them, in any order.
 
@@ -169,6 +172,7 @@ def parts(
         folder: What workers share; a folder is made in it, and removed at the end.
         skip: Tells by its rows and columns whether a tile is not wanted.
         layers: Makes what to keep of a tile; workers get it pickled.
+        precision: Of matrix products.
 
     Raises:
         ClusterError: Workers have another version or do not see the folder, or the cluster is gone.
@@ -192,6 +196,7 @@ def parts(
             source,
             workers or 1,
             layers,
+            precision,
         )
         _check_workers(client, job)
 
@@ -417,7 +422,7 @@ def _classify_tile(job: _Job, rows: slice, columns: slice, values: Any) -> tuple
     try:
         _check(job)
         read = np.asarray(getattr(values, "values", values))
-        tile = inference.tile_alone(_load(job), job.shape, rows, columns, read, job.workers)
+        tile = inference.tile_alone(_load(job), job.shape, rows, columns, read, job.workers, job.precision)
         return _write_part(job, tile), int((tile.ids > 0).sum())
     except SpectralMambaError as error:
         travelling = _of_words(error)

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from spectralmamba.errors import SettingsError
 from spectralmamba.models.committee import Committee
 from spectralmamba.models.fused import fused
 from spectralmamba.models.patches import ImagePatches, Patches, box_sums, takes_patches
@@ -35,6 +36,10 @@ _GPU_BLOCK = 256
 BATCH, _GPU_BATCH = 256, 65536  # pixels that a network takes at a time
 # Cutting patches out pays where fewer than this share of a block's pixels is asked for.
 _FEW = 1 / 8
+
+
+Precision = Literal["float32", "float16"]
+"""Of matrix products in networks, on a GPU; all else, and on a CPU everything, is float32."""
 
 
 class Tile(NamedTuple):
@@ -125,6 +130,7 @@ def tiles(
     where: np.ndarray | None,
     workers: int | None,
     skip: Callable[[slice, slice], bool] | None,
+    precision: Precision,
 ) -> Iterator[Tile]:
     """Classify a scene that fits the classifier; see `Classifier.tiles`."""
     wanted = [
@@ -140,7 +146,7 @@ def tiles(
         part = scene.isel(band=bands, y=window.outer_rows, x=window.outer_columns)
         return np.asarray(part.values, np.float32)
 
-    yield from _tiles(classifier, scene.shape[1:], wanted, read, batch_size, workers)
+    yield from _tiles(classifier, scene.shape[1:], wanted, read, batch_size, workers, precision)
 
 
 def tile_alone(
@@ -150,6 +156,7 @@ def tile_alone(
     columns: slice,
     values: np.ndarray,
     workers: int = 1,
+    precision: Precision = "float32",
 ) -> Tile:
     """Classify a part of a scene: to the last bit what `tiles` says of it.
 
@@ -160,10 +167,13 @@ def tile_alone(
         columns: Columns of the part, from a multiple of the blocks' width.
         values: The classifier's bands of the part, with a halo of the patch's reach where the scene goes on, `(L, h, w)`.
         workers: Threads that compute on a CPU.
+        precision: Of matrix products.
     """
     window = _with_halo(rows, columns, shape, classifier.patch // 2)
     with nullcontext() if classifier.device.type == "cpu" else _ON_GPU:
-        (tile,) = _tiles(classifier, shape, [(window, True)], lambda _: np.asarray(values, np.float32), None, workers)
+        (tile,) = _tiles(
+            classifier, shape, [(window, True)], lambda _: np.asarray(values, np.float32), None, workers, precision
+        )
     return tile
 
 
@@ -177,10 +187,12 @@ def _tiles(
     read: Callable[[_Window], np.ndarray],
     batch_size: int | None,
     workers: int | None,
+    precision: Precision,
 ) -> Iterator[Tile]:
     """Classify what is asked for of windows of a scene of that shape; the next one is read while one is computed."""
-    classifier = replace(classifier, network=fused(classifier.network.eval()))
     block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
+    check_precision(precision, classifier)
+    classifier = replace(classifier, network=fused(classifier.network.eval(), half=precision == "float16"))
     batch_size = batch_size or (BATCH if on_cpu else _GPU_BATCH)
     workers = (workers or torch.get_num_threads()) if on_cpu else 1
     load = _load_on_cpu if on_cpu else _LoadOnGpu(classifier)
@@ -190,21 +202,21 @@ def _tiles(
 
     with _threads(workers) as pool, ThreadPoolExecutor(1, "reader") as reader:
         ahead: Future[_Loaded] | None = reader.submit(loaded_from, wanted[0][0]) if wanted else None
-        computed: _Outputs | None = None
+        computed: tuple[_Window, _Outputs] | None = None
         try:
             for number, (window, asked) in enumerate(wanted):
                 assert ahead is not None
                 loaded = ahead.result()
                 ahead = reader.submit(loaded_from, wanted[number + 1][0]) if number + 1 < len(wanted) else None
                 outputs = _compute(classifier, shape, window, loaded, asked, block, batch_size, pool)
-                if computed is not None:  # a GPU computes this tile while the last one is written
-                    yield computed.tile(classifier)
-                computed = outputs
                 if on_cpu:
-                    yield computed.tile(classifier)
-                    computed = None
+                    yield outputs.tile(classifier, window)
+                    continue
+                if computed is not None:  # the GPU computes this tile while the last one is written
+                    yield computed[1].tile(classifier, computed[0])
+                computed = window, outputs
             if computed is not None:
-                yield computed.tile(classifier)
+                yield computed[1].tile(classifier, computed[0])
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -213,6 +225,19 @@ def windows(classifier: Classifier, shape: tuple[int, ...], size: tuple[int, int
     """Yield the tiles that a scene of that shape is read by: whole blocks of at least so many rows and columns."""
     block = block_width(classifier)
     return _windows(shape, (whole_blocks(size[0], block), whole_blocks(size[1], block)), classifier.patch // 2)
+
+
+def check_precision(precision: str, classifier: Classifier) -> None:
+    """Check that a precision is one, and that the classifier's device has it.
+
+    Raises:
+        SettingsError: It is not.
+    """
+    here = ("float32",) if classifier.device.type == "cpu" else get_args(Precision)
+    if precision not in here:
+        raise SettingsError(
+            f"this precision is not to be had on {classifier.device.type}", found=precision, expected=" or ".join(here)
+        )
 
 
 def block_width(classifier: Classifier) -> int:
@@ -291,41 +316,83 @@ def _validity(values: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     return valid, _whole(valid, patch)
 
 
+@dataclass
 class _Outputs:
-    """What there is to say of a window, on the device."""
+    """What there is to say of a window, on the device.
 
-    def __init__(self, classifier: Classifier, window: _Window) -> None:
+    Attributes:
+        numbers: Positions among the classes, int32 `(h, w)`, -1 nodata.
+        probabilities: As a `Tile` has them.
+        novelty: As a `Tile` has it.
+        sets: As a `Tile` has them.
+        fetched: When it is on the CPU, if a GPU computes it.
+    """
+
+    numbers: Tensor
+    probabilities: Tensor
+    novelty: Tensor | None
+    sets: Tensor | None
+    fetched: torch.cuda.Event | None = None
+
+    @classmethod
+    def of(cls, classifier: Classifier, window: _Window) -> _Outputs:
+        """Return nodata for a window."""
         size = (window.rows.stop - window.rows.start, window.columns.stop - window.columns.start)
         like, classes = classifier.transform.mean, len(classifier.classes)
-        self.window = window
-        self.numbers = torch.full(size, -1, dtype=torch.int32, device=like.device)  # positions among the classes
-        self.probabilities = like.new_full((classes, *size), torch.nan)
-        self.novelty = None if classifier.novelty is None else like.new_full(size, torch.nan)
-        self.sets = None
-        if classifier.sets is not None:
-            self.sets = torch.zeros((classes, *size), dtype=torch.bool, device=like.device)
+        return cls(
+            torch.full(size, -1, dtype=torch.int32, device=like.device),
+            like.new_full((classes, *size), torch.nan),
+            None if classifier.novelty is None else like.new_full(size, torch.nan),
+            None if classifier.sets is None else like.new_zeros((classes, *size), dtype=torch.bool),
+        )
 
-    def put(self, rows: Tensor, columns: Tensor, seen: Seen) -> None:
-        """Take what there is to say of some pixels."""
-        self.numbers[rows, columns] = seen.probabilities.argmax(1).to(torch.int32)
+    def part(self, rows: slice, columns: slice) -> _Outputs:
+        """Return a part of it, in the same memory."""
+        part = [
+            None if values is None else values[..., rows, columns]
+            for values in (self.numbers, self.probabilities, self.novelty, self.sets)
+        ]
+        return _Outputs(*part)  # type: ignore[arg-type]
+
+    def put(self, place: tuple[Any, Any], seen: Seen) -> None:
+        """Take what there is to say of some pixels: those at rows and columns, or all of a part, row by row."""
+        numbers = seen.probabilities.argmax(1).to(torch.int32)
+        shape = self.numbers[place].shape if isinstance(place[0], slice) else numbers.shape
+        self.numbers[place] = numbers.view(shape)
         for grid, found in (
             (self.probabilities, seen.probabilities),
             (self.novelty, seen.novelty),
             (self.sets, seen.sets),
         ):
             if grid is not None and found is not None:
-                grid[..., rows, columns] = found.mT if found.dim() == 2 else found
+                grid[(..., *place)] = found.movedim(0, -1).unflatten(-1, shape)
 
-    def tile(self, classifier: Classifier) -> Tile:
+    def fetch(self) -> None:
+        """Begin to copy it from a GPU, behind what computes it."""
+        if not self.numbers.is_cuda:
+            return
+
+        def pinned(values: Tensor | None) -> Any:
+            return (
+                None if values is None else torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, True)
+            )
+
+        self.numbers, self.probabilities = pinned(self.numbers), pinned(self.probabilities)
+        self.novelty, self.sets = pinned(self.novelty), pinned(self.sets)
+        self.fetched = torch.cuda.Event()
+        self.fetched.record()
+
+    def tile(self, classifier: Classifier, window: _Window) -> Tile:
         """Return it as a part of a map, when it is computed."""
-        numbers = self.numbers.cpu().numpy()
+        if self.fetched is not None:
+            self.fetched.synchronize()
         return Tile(
-            self.window.rows,
-            self.window.columns,
-            np.append(classifier.classes, 0).astype(np.uint16)[numbers],  # -1 is the last: nodata
-            self.probabilities.cpu().numpy(),
-            None if self.novelty is None else self.novelty.cpu().numpy(),
-            None if self.sets is None else self.sets.cpu().numpy(),
+            window.rows,
+            window.columns,
+            np.append(classifier.classes, 0).astype(np.uint16)[self.numbers.numpy()],  # -1 is the last: nodata
+            self.probabilities.numpy(),
+            None if self.novelty is None else self.novelty.numpy(),
+            None if self.sets is None else self.sets.numpy(),
         )
 
 
@@ -340,7 +407,7 @@ def _compute(
     pool: ThreadPoolExecutor,
 ) -> _Outputs:
     """Classify a window of a scene of that shape block by block."""
-    outputs = _Outputs(classifier, window)
+    outputs = _Outputs.of(classifier, window)
 
     def classify(part: _Window) -> None:
         rows, columns = _within(part.rows, window.rows), _within(part.columns, window.columns)
@@ -349,8 +416,9 @@ def _compute(
         )
         of_part = asked if isinstance(asked, bool) else asked[rows, columns]
         if np.any(of_part):
-            for at_rows, at_columns, seen in _classify(classifier, here, part.inner, of_part, batch_size):
-                outputs.put(at_rows + rows.start, at_columns + columns.start, seen)
+            within = outputs.part(rows, columns)
+            for place, seen in _classify(classifier, here, part.inner, of_part, batch_size):
+                within.put(place, seen)
 
     jobs = []
     for top in range(window.rows.start, window.rows.stop, block):
@@ -362,6 +430,7 @@ def _compute(
             jobs.append(pool.submit(classify, _with_halo(rows, columns, shape, classifier.patch // 2)))
     for job in jobs:
         job.result()
+    outputs.fetch()
     return outputs
 
 
@@ -372,11 +441,12 @@ def _classify(
     inner: tuple[slice, slice],
     asked: np.ndarray | bool,
     batch_size: int,
-) -> Iterator[tuple[Tensor, Tensor, Seen]]:
+) -> Iterator[tuple[tuple[Any, Any], Seen]]:
     """Classify what is asked for of the inner part of a block with halo.
 
     Yields:
-        Rows and columns of classified pixels in the inner part, each `(m,)`, and what there is to say of them.
+        Rows and columns of classified pixels in the inner part, each `(m,)`, or two slices for all pixels in them, row by row; and
+        what there is to say of them.
     """
     valid, whole = _validity(loaded.values, classifier.patch) if loaded.valid is None else loaded.valid
     mask = torch.zeros_like(valid)
@@ -390,17 +460,31 @@ def _classify(
     image = classifier.transform(image.flatten(0, 1)).unflatten(0, image.shape[:2])
     top, left = inner[0].start, inner[1].start
     whole = whole & mask
-    if classifier.patch == 1 or not takes_patches(classifier.network) or whole.sum() < _FEW * mask.numel():
+    if not takes_patches(classifier.network) or whole.sum() < _FEW * mask.numel():
         whole = torch.zeros_like(mask)
-    if whole.any():
+    inside = _inside(whole.shape, classifier.patch)
+    if image.is_cuda and whole[inside].all() and whole.any():
+        # All that has its patch in the block: nothing is looked up pixel by pixel, which a GPU is slow at.
+        patches = ImagePatches(image, None, None, classifier.patch)
+        yield (
+            (_within(inside[0], inner[0]), _within(inside[1], inner[1])),
+            _look(classifier, patches.split(batch_size), image),
+        )
+    elif whole.any():
         rows, columns = _positions(whole, image.device)
         patches = ImagePatches(image, rows, columns, classifier.patch)
-        yield rows - top, columns - left, _look(classifier, patches.split(batch_size), image)
+        yield (rows - top, columns - left), _look(classifier, patches.split(batch_size), image)
     if (alone := mask & ~whole).any():
         pixels = Pixels.from_image(image, valid.to(image.device))
         positions = pixels.at(alone.numpy())
         rows, columns = pixels.rows[positions], pixels.columns[positions]
-        yield rows - top, columns - left, look_at(classifier, pixels, positions, batch_size)
+        yield (rows - top, columns - left), look_at(classifier, pixels, positions, batch_size)
+
+
+def _inside(shape: tuple[int, ...], patch: int) -> tuple[slice, slice]:
+    """Return rows and columns of the pixels of a block that have their patch in it."""
+    reach = patch // 2
+    return slice(reach, max(reach, shape[0] - reach)), slice(reach, max(reach, shape[1] - reach))
 
 
 def _positions(mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from spectralmamba.classifier import Classifier
 from spectralmamba.cluster import Part
 from spectralmamba.errors import ClusterError, OutputError, SceneError
 from spectralmamba.files import atomic_folder, atomic_output
-from spectralmamba.inference import Tile
+from spectralmamba.inference import Precision, Tile, check_precision
 from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
@@ -148,6 +148,7 @@ def map_scene(
     keep_unfinished: bool = False,
     on_tile: Callable[[int, int], None] | None = None,
     dask: str | Client | None = None,
+    precision: Precision = "float32",
 ) -> MapFiles:
     """Classify a scene and write the map, over one that is there.
 
@@ -170,10 +171,13 @@ def map_scene(
         on_tile: Called after each tile with the number of pixels done and in all, nodata included.
         dask: A `distributed.Client`, or the address of a scheduler, such as "tcp://host:8786": workers of that cluster compute the
             tiles. They see the scene's file and the map's folder under the same paths.
+        precision: Of matrix products in the network, on a GPU: "float16" is faster and changes a label in some thousands. The map
+            says so in its tag MODEL.
 
     Raises:
         ClassifierError: The scene has other bands.
         ClusterError: The cluster does not answer, has another version of this package, or does not see the map's folder.
+        SettingsError: The device does not have the precision.
         MissingPackageError: `dask` is given, and distributed is not installed.
         SceneError: The scene's file cannot be read any more, or has changed meanwhile.
         OutputError: The files cannot be written, the memory is too little, or the unfinished map is of something else.
@@ -183,6 +187,7 @@ def map_scene(
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
     client: Any = dask  # an address has become a client
     classifier.check_scene(scene)
+    check_precision(precision, classifier)
     classes_path = Path(path)
     _check_writable(classes_path, scene)
     size = (
@@ -198,6 +203,7 @@ def map_scene(
         "scene": before | {"shape": list(scene.shape)},
         "version": metadata.version("spectralmamba"),
         "kind of device": classifier.device.type,
+        "precision": precision,
     }
     cells = scene.sizes["y"] * scene.sizes["x"]
 
@@ -206,7 +212,7 @@ def map_scene(
             raster.write_colormap(
                 1, {0: (0, 0, 0, 0)} | {id_: (*rgb(color), 255) for id_, color in classifier.class_colors.items()}
             )
-        raster.update_tags(**_provenance(classifier, scene), **_LAYERS[name].tags(classifier))
+        raster.update_tags(**_provenance(classifier, scene, precision), **_LAYERS[name].tags(classifier))
         raster.set_band_description(1, _LAYERS[name].description)
 
     try:
@@ -217,11 +223,13 @@ def map_scene(
                     on_tile(unfinished.cells, cells)
                 layers = partial(_layers_of, tuple(kinds))
                 if client is None:
-                    tiles = classifier.tiles(scene, size=size, workers=workers, skip=unfinished.holds)
+                    tiles = classifier.tiles(
+                        scene, size=size, workers=workers, skip=unfinished.holds, precision=precision
+                    )
                     parts = (Part(each.rows, each.columns, layers(each), int((each.ids > 0).sum())) for each in tiles)
                 else:
                     parts = cluster.parts(
-                        client, classifier, scene, size, workers, unfinished.folder, unfinished.holds, layers
+                        client, classifier, scene, size, workers, unfinished.folder, unfinished.holds, layers, precision
                     )
                 with closing(parts):
                     for part in parts:
@@ -234,7 +242,7 @@ def map_scene(
                         file=scene.attrs["source"],
                         remedy="Map it again when it no longer changes.",
                     )
-                _finish(classifier, scene, classes_path, unfinished, kinds)
+                _finish(classifier, scene, classes_path, unfinished, kinds, precision)
             except (KeyboardInterrupt, SceneError, ClusterError):
                 keep = keep_unfinished and file_state(scene) == before
                 raise
@@ -266,7 +274,12 @@ def _kinds(classifier: Classifier) -> dict[str, dict[str, Any]]:
 
 
 def _finish(
-    classifier: Classifier, scene: xr.DataArray, path: Path, unfinished: UnfinishedMap, kinds: dict[str, dict[str, Any]]
+    classifier: Classifier,
+    scene: xr.DataArray,
+    path: Path,
+    unfinished: UnfinishedMap,
+    kinds: dict[str, dict[str, Any]],
+    precision: str,
 ) -> None:
     """Make the map's files from the working rasters; all of them appear, or none."""
     if is_zarr(path):
@@ -279,7 +292,9 @@ def _finish(
         classes = layers.pop("classes")
         classes.attributes.update(class_flags(classifier.class_names, classifier.class_colors))
         with atomic_folder(path, unfinished.folder) as store:
-            write_zarr(store, {"class": classes, **layers}, scene, _provenance(classifier, scene), unfinished.pixels)
+            write_zarr(
+                store, {"class": classes, **layers}, scene, _provenance(classifier, scene, precision), unfinished.pixels
+            )
         return
     files = layer_files(path) | {"classes": path}
     with ExitStack() as outputs:
@@ -313,12 +328,12 @@ def _profile(scene: xr.DataArray) -> dict[str, Any]:
     return profile
 
 
-def _provenance(classifier: Classifier, scene: xr.DataArray) -> dict[str, str]:
+def _provenance(classifier: Classifier, scene: xr.DataArray, precision: str) -> dict[str, str]:
     model = classifier.card["model"]
     preset = "" if model["name"] in SIMPLE_MODELS else f"preset {model['preset']}, "
     return {
         "SOFTWARE": f"spectralmamba {classifier.card['versions']['spectralmamba']}",
-        "MODEL": f"{model['name']}, {preset}patch {model['patch']}",
+        "MODEL": f"{model['name']}, {preset}patch {model['patch']}{', float16' if precision == 'float16' else ''}",
         "SCENE": Path(str(scene.attrs.get("source", "in memory"))).name,
     }
 

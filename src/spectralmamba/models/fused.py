@@ -20,7 +20,7 @@ from spectralmamba.ops.dense import FeatureWeights, ImageMerging, MergingWeights
 def fused(network: nn.Module, *, half: bool = False) -> nn.Module:
     """Return a network that tells the same faster, without gradients: a copy, or the network itself if there is nothing faster.
 
-    Only of what this package has written: a class derived from `SpectralMamba`, or one with other parts, stays as it is.
+    Only of what this package has written: a class derived from `SpectralMamba`, or one with another block, stays as it is.
 
     Args:
         network: On the device where it will compute, in evaluation mode.
@@ -29,8 +29,6 @@ def fused(network: nn.Module, *, half: bool = False) -> nn.Module:
     if isinstance(network, Committee):
         return Committee(fused(network.network, half=half), network.companion).eval()
     if type(network) is not SpectralMamba or len(network.blocks) != 1 or type(network.blocks[0]) is not S6Block:
-        return network
-    if network.merging is not None and type(network.merging) is not GatedMerging:
         return network
     weights = feature_weights(network)
     return FusedSpectralMamba(network, weights, half) if available(network.head.weight.device, weights) else network
@@ -46,7 +44,8 @@ class FusedSpectralMamba(nn.Module):
 
     def __init__(self, network: SpectralMamba, weights: FeatureWeights, half: bool) -> None:
         super().__init__()
-        self.merging = None if network.merging is None else FusedMerging(network.merging, half)
+        merging = network.merging
+        self.merging = FusedMerging(merging, half) if type(merging) is GatedMerging else merging
         self.features = S6Features(weights, half=half)
         norm, head = network.final_norm, network.head
         self.head = (head.weight * norm.weight).detach()

@@ -73,26 +73,30 @@ class ImagePatches:
 
     Args:
         image: `(H, W, L)`.
-        rows: Rows of the patches' centres, `(B,)`.
+        rows: Rows of the patches' centres, `(B,)`; with `columns` None, all pixels that have their patch in the image, row by row.
         columns: Columns of the patches' centres, `(B,)`.
         patch: P, odd.
     """
 
-    def __init__(self, image: Tensor, rows: Tensor, columns: Tensor, patch: int) -> None:
+    def __init__(self, image: Tensor, rows: Tensor | None, columns: Tensor | None, patch: int) -> None:
         self.patch = patch
         self._image, self._rows, self._columns = image, rows, columns
+        self._part = slice(None)  # of all pixels
         self._known: dict[int | Merging, Tensor] = {}  # by what was asked: a width, or a merging
 
     def split(self, size: int) -> Iterator[ImagePatches]:
         """Yield them so many at a time."""
-        for rows, columns in zip(self._rows.split(size), self._columns.split(size), strict=True):
+        count = len(self._rows) if self._rows is not None else self._inner(1).numel() // self._image.shape[2]
+        for first in range(0, count, size):
+            piece = slice(first, first + size)
+            rows, columns = (None if index is None else index[piece] for index in (self._rows, self._columns))
             part = ImagePatches(self._image, rows, columns, self.patch)
-            part._known = self._known
+            part._part, part._known = piece, self._known
             yield part
 
     def centre(self) -> Tensor:
         """Return the spectra `(B, L)` of their centres."""
-        return self._image[self._rows, self._columns]
+        return self._at(self._image, 1)
 
     def mean(self, width: int | None = None) -> Tensor:
         """Return the mean spectra `(B, L)` of the middle `width` × `width` pixels, of all pixels if None."""
@@ -110,7 +114,15 @@ class ImagePatches:
         return self._at(self._known[merging], self.patch)
 
     def _at(self, values: Tensor, width: int) -> Tensor:
+        """Return what windows of a width have, of those around the patches' centres."""
+        if self._rows is None or self._columns is None:
+            return self._inner(width, values).flatten(0, 1)[self._part]
         return values[self._rows - width // 2, self._columns - width // 2]
+
+    def _inner(self, width: int, values: Tensor | None = None) -> Tensor:
+        """Return the windows around pixels that have their patch in the image."""
+        values, border = self._image if values is None else values, (self.patch - width) // 2
+        return values[border : values.shape[0] - border, border : values.shape[1] - border]
 
 
 def as_patches(x: Tensor | Patches) -> Patches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -68,6 +68,10 @@ def map_command(
             show_default=False,
         ),
     ] = None,
+    precision: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(help="Of matrix products on a GPU; float16 is faster and changes a label in some thousands."),
+    ] = "float32",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a stopped run of the same command was, if one was stopped.")
     ] = False,
@@ -87,7 +91,8 @@ def map_command(
     from spectralmamba.zarr_maps import is_zarr
 
     allowed = None if memory is None else bytes_of(memory)
-    options = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume, "dask": dask}
+    options: dict[str, Any] = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume, "dask": dask}
+    options["precision"] = precision
     opening = {"variable": variable, "band_axis": band_axis}
     out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
     if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu bench bench-speed docs clean
+.PHONY: setup demo test lint test-gpu bench bench-speed bench-scale docs clean
 
 setup: $(READY)
 
@@ -41,6 +41,9 @@ bench-speed: $(READY)
 	$(BIN)/python benchmarks/training.py --write-docs
 	$(BIN)/python benchmarks/mapping.py --write-docs
 	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python benchmarks/training_gpu.py --write-docs; fi
+
+bench-scale: $(READY)
+	$(BIN)/python benchmarks/scale.py --write-docs
 
 docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py

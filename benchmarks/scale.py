@@ -4,7 +4,7 @@
 
 Each measurement replaces its part of docs/results/scale.json. The tables are made from that file, and the simulation runs on what
 it holds. All scenes are ENVI files, interleaved by line, int16: one simulated block of 128 lines, repeated. The classifier is
-SpectralMamba by its recommended settings, P = 3, without a companion, as in benchmarks/mapping.py; it writes classes and confidence.
+SpectralMamba by its recommended settings, P = 3, without a companion, as in benchmarks/mapping.py; maps are classes and confidence.
 
 - parameters: what each part of a map costs alone, which is all that the simulation knows of this machine.
 - size: `spectralmamba map --memory 512MB`, a process a scene. Start-up is what a scene of 64 × 64 pixels takes. `--largest` adds
@@ -31,7 +31,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -160,7 +159,9 @@ def measure_parameters(folder: Path, arguments: argparse.Namespace) -> dict[str,
         read = time.perf_counter()
         tile = inference.tile_alone(classifier, scene.shape[1:], *inner, values, 1)
         computed = time.perf_counter()
-        np.savez(folder / "part.npz", classes=tile.ids.astype(np.uint8), confidence=tile.probabilities.max(0))
+        np.savez(
+            folder / "part.npz", classes=tile.ids.astype(np.uint8), confidence=np.nanmax(tile.probabilities, axis=0)
+        )
         saved = time.perf_counter()
         reading.append(read - start)
         computing.append(computed - read)
@@ -202,17 +203,15 @@ def _task_rate(tasks: int = 2000) -> float:
 def measure_size(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Map scenes of several sizes, each run a process of its own; the small ones more often, because start-up varies."""
     names = [name for name in SHAPES if name != "10⁸" or arguments.largest]
+    scenes = {name: write_scene(folder / f"scene_{number}", *SHAPES[name]) for number, name in enumerate(names)}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     size: dict[str, int] = {}
     out = folder / "out"
     for number in range(2 * arguments.rounds):
-        for name in names:
+        for name, scene in scenes.items():
             rows, columns, bands = SHAPES[name]
-            if number >= {4: 2 * arguments.rounds, 5: 2 * arguments.rounds, 6: arguments.rounds}.get(
-                len(str(rows * columns)) - 1, 2 * arguments.rounds if name == START else 1
-            ):
+            if number >= arguments.rounds and rows * columns > 100_000:
                 continue
-            scene = write_scene(folder / "scene", rows, columns, bands)
             out.mkdir()
             runs[name].append(launch(command(folder, scene, out / "map.tif", "--memory", "512MB", bands=bands)))
             size[name] = sum(file.stat().st_size for file in out.iterdir())
@@ -439,53 +438,50 @@ def tile_of(site: Site, workers: int, rows: int, columns: int) -> tuple[int, int
 def simulate(site: Site, workers: int, rows: int, columns: int, scenes: int = 1) -> float:
     """Return pixels a second of scenes mapped one after another by a client, a scheduler and workers that share a storage.
 
-    A worker reads a tile, then computes it. The storage, the scheduler and the client each do one thing after another. So many tiles
-    are at the scheduler at a time as `cluster.parts` lets be. The last copies of a scene are made while workers wait.
+    A worker reads a tile, then computes it. The storage, the scheduler and the client each do one thing after another. As many
+    tiles are at the scheduler at a time as `cluster.parts` lets be. The last copies of a scene are made while workers wait.
     """
-    high, wide = tile_of(site, workers, rows, columns)
-    pixels = high * wide
-    # Lines of up to 4096 bytes are read whole, and wider tiles at once.
-    line = columns if columns * ITEM <= 4096 or 2 * wide >= columns else wide
-    bytes_, requests = high * line * site.bytes_per_pixel, high
     now = 0.0
     for _ in range(scenes):
-        left = -(-rows // high) * -(-columns // wide)
-        events: list[tuple[float, str]] = []
-        scheduler = storage = client = now
-        queued, idle = 0, workers
-        waiting: deque[float] = deque()
-
-        def submit(at: float) -> None:
-            nonlocal scheduler, left
-            if left:
-                left -= 1
-                scheduler = max(at, scheduler) + 1 / site.tasks
-                heapq.heappush(events, (scheduler, "ready"))
-
-        for _ in range(max(32, 3 * workers)):
-            submit(now)
-        while events:
-            now, what = heapq.heappop(events)
-            if what == "ready":
-                queued += 1
-            elif what == "computed":
-                idle += 1
-                client = max(now, client) + pixels / site.written
-                heapq.heappush(events, (client, "written"))
-            else:
-                submit(now)
-            while queued and idle:
-                queued, idle = queued - 1, idle - 1
-                storage = max(now, storage) + bytes_ / site.storage
-                end = max(storage, now + requests * site.latency) + pixels / site.pixels_per_second
-                heapq.heappush(events, (end, "computed"))
-        waiting.clear()
-        now += rows * columns / site.finished
+        now = _map_one(site, workers, rows, columns, now) + rows * columns / site.finished
     return scenes * rows * columns / now
 
 
+def _map_one(site: Site, workers: int, rows: int, columns: int, now: float) -> float:
+    """Return when the tiles of a scene that is begun now are written."""
+    high, wide = tile_of(site, workers, rows, columns)
+    pixels, left = high * wide, -(-rows // high) * -(-columns // wide)
+    # Lines of up to 4096 bytes are read whole, and so are those of which a tile takes the half.
+    line = columns if columns * ITEM <= 4096 or 2 * wide >= columns else wide
+    reading, waiting = high * line * site.bytes_per_pixel / site.storage, high * site.latency
+    scheduler = storage = client = now
+    queued, idle, begin = 0, workers, min(left, max(32, 3 * workers))
+    events: list[tuple[float, str]] = []
+    for number in range(begin):
+        events.append((now + (number + 1) / site.tasks, "ready"))
+    scheduler, left = events[-1][0], left - begin
+    while events:
+        now, what = heapq.heappop(events)
+        if what == "ready":
+            queued += 1
+        elif what == "computed":
+            idle += 1
+            client = max(now, client) + pixels / site.written
+            heapq.heappush(events, (client, "written"))
+        elif left:
+            left -= 1
+            scheduler = max(now, scheduler) + 1 / site.tasks
+            heapq.heappush(events, (scheduler, "ready"))
+        while queued and idle:
+            queued, idle = queued - 1, idle - 1
+            storage = max(now, storage) + reading
+            end = max(storage, now + waiting) + pixels / site.pixels_per_second
+            heapq.heappush(events, (end, "computed"))
+    return now
+
+
 def a_process_a_scene(site: Site, workers: int) -> float:
-    """Return pixels a second of processes that map a scene each: the storage alone is shared, and reading goes on beside computing."""
+    """Return pixels a second of processes that map a scene each: they share the storage alone, and read while they compute."""
     alone = 1 / (1 / site.pixels_per_second + 1 / site.finished)
     by_latency = 1000 / site.latency if site.latency else np.inf  # a line of 1000 pixels a request
     return min(workers * min(alone, by_latency), site.storage / site.bytes_per_pixel)
@@ -522,6 +518,49 @@ def costs(size: dict[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
+def spread_of_costs(size: dict[str, Any]) -> tuple[float, float]:
+    """Return how far costs a pixel of 145 bands are from their median, from 10⁵ pixels on: by time, and by CPU time."""
+    large = [each for name, each in costs(size).items() if name != ENMAP and each["pixels"] >= 1e5]
+    found = []
+    for key in ("seconds", "cpu"):
+        middle = statistics.median(each[key] for each in large)
+        found.append(max(abs(each[key] / middle - 1) for each in large))
+    return found[0], found[1]
+
+
+def most_memory(size: dict[str, Any]) -> float:
+    """Return the largest peak memory of all runs as a share of what was allowed."""
+    return max(run["memory"] for runs in size["runs"].values() for run in runs) / MEMORY
+
+
+def summary_parts(results: dict[str, Any]) -> list[str]:
+    """Return the table of what was wanted and what was found."""
+    by_time, by_cpu = spread_of_costs(results["size"])
+    memory, runs, disk = most_memory(results["size"]), results["cluster"]["runs"], results["disk"]
+    ratio = best(runs["1 worker"]) / best(runs["2 workers"])
+    kills = results["kills"]["process"] + results["kills"]["workers"]
+    same = sum(_same(each) == "same" for each in kills)
+    rate = disk["bytes"] / (best(disk["maps"]["cold"]) - best(disk["maps"]["start-up"]))
+    reading = max(disk["reading"]["cold"])
+    rows = [
+        [
+            "cost a pixel, 10⁵ pixels and more",
+            f"within {WANTED_SPREAD:.0%} of its median",
+            f"within {by_time:.0%}; CPU time within {by_cpu:.0%}",
+            _met(by_time <= WANTED_SPREAD),
+        ],
+        ["peak memory", f"≤ {WANTED_MEMORY} × 512 MB", f"{memory:.2f} × 512 MB", _met(memory <= WANTED_MEMORY)],
+        ["2 workers against 1", f"≥ {WANTED_RATIO} times as fast", f"{ratio:.2f} times", _met(ratio >= WANTED_RATIO)],
+        ["files after SIGKILL", "those of an unbroken run", f"{same} of {len(kills)}", _met(same == len(kills))],
+        ["disk", "", f"reads {reading / 1e6:,.0f} MB/s cold, a map takes {rate / 1e6:.0f} MB/s", ""],
+    ]
+    return ["## Wanted and found", table(["", "wanted", "found", ""], rows)]
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "not met"
+
+
 def size_parts(size: dict[str, Any]) -> list[str]:
     """Return the section of one machine's sizes."""
     found, start = costs(size), size["runs"][START]
@@ -552,23 +591,19 @@ def size_parts(size: dict[str, Any]) -> list[str]:
         "map, B a pixel",
         "runs",
     ]
-    like = {name: each for name, each in found.items() if name != ENMAP}
     noise = max(run["seconds"] for run in start) - best(start)
-    large = {name: each["seconds"] for name, each in like.items() if each["pixels"] >= 1e5}
-    middle = statistics.median(large.values())
-    spread = max(abs(value / middle - 1) for value in large.values())
-    most = max(each["memory"] for each in like.values()) / MEMORY
+    by_time, by_cpu = spread_of_costs(size)
     return [
         "## One machine",
-        "`spectralmamba map --memory 512MB` of scenes of 145 bands (one of 224), a process a run, files warm in memory. Times are the "
-        "best of the runs; cost a pixel is the time beyond that of 64 × 64 pixels, which is start-up. Peak memory is the largest of "
-        "the runs. One block of 128 lines repeats, so maps compress better than those of real scenes.",
+        "`spectralmamba map --memory 512MB` of scenes of 145 bands (one of 224), a process a run, files warm in memory. Times "
+        "are the best of the runs; cost a pixel is the time beyond that of 64 × 64 pixels, which is start-up. Peak memory is "
+        "the largest of the runs. One block of 128 lines repeats, so maps compress better than those of real scenes.",
         f"{where(size)}, {size['threads']} threads",
         table(head, rows),
-        f"- From 10⁵ pixels on the cost a pixel stays within {spread:.0%} of its median; wanted: {WANTED_SPREAD:.0%}. Start-up "
-        f"varies by {noise:.2f} s between runs, which is {1e6 * noise / 1e4:.0f} µs a pixel at 10⁴ pixels and "
-        f"{1e6 * noise / 1e5:.1f} µs at 10⁵.",
-        f"- Peak memory is at most {most:.2f} × 512 MB; wanted: no more than {WANTED_MEMORY}.",
+        f"- From 10⁵ pixels on the cost a pixel of 145 bands stays within {by_time:.0%} of its median, CPU time within "
+        f"{by_cpu:.0%}; wanted: {WANTED_SPREAD:.0%}. Start-up varies by {noise:.2f} s between runs, which is "
+        f"{1e6 * noise / 1e4:.0f} µs a pixel at 10⁴ pixels and {1e6 * noise / 1e5:.1f} µs at 10⁵.",
+        f"- Peak memory is at most {most_memory(size):.2f} × 512 MB; wanted: no more than {WANTED_MEMORY}.",
         "- 10⁸ pixels, a file of 29 GB, are measured with `--largest`"
         + ("." if "10⁸" in size["runs"] else " alone, and were not here."),
     ]
@@ -582,11 +617,11 @@ def cluster_parts(cluster: dict[str, Any], parameters: dict[str, Any]) -> list[s
     """Return the section of workers."""
     runs, rows = cluster["runs"], []
     for name, found in runs.items():
-        fastest = min(found, key=lambda run: run["seconds"])
+        fastest, seconds = min(found, key=lambda run: run["seconds"]), [run["seconds"] for run in found]
         rows.append(
             [
                 name,
-                f"{statistics.median(run['seconds'] for run in found):.1f} ({best(found):.1f} to {max(run['seconds'] for run in found):.1f})",
+                f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})",
                 f"{cluster['pixels'] / fastest['seconds']:,.0f}",
                 str(fastest["tiles"]),
                 f"{fastest['after_the_last_tile']:.1f}",
@@ -597,7 +632,7 @@ def cluster_parts(cluster: dict[str, Any], parameters: dict[str, Any]) -> list[s
         )
     head = ["", "s, median", "pixels a second, best", "tiles", "last copies, s", "workers' CPU s", "client's CPU s"]
     workers, threads = _ratios(runs, "1 worker", "2 workers"), _ratios(runs, "1 thread", "2 threads")
-    met = "met" if best(runs["1 worker"]) / best(runs["2 workers"]) >= WANTED_RATIO else "not met"
+    met = _met(best(runs["1 worker"]) / best(runs["2 workers"]) >= WANTED_RATIO)
     compared = []
     for number, name in ((1, "1 worker"), (2, "2 workers")):
         rows_of_scene = cluster["pixels"] // 1000
@@ -632,18 +667,18 @@ def kills_parts(kills: dict[str, Any]) -> list[str]:
     for number, (process, worker) in enumerate(zip(kills["process"], kills["workers"], strict=True), 1):
         kept = process["tiles_kept"]
         at = "had ended" if process["had_ended"] else "before the first tile" if kept is None else f"{kept} tiles kept"
-        rows.append(
-            [str(number), f"{process['moment']:.2f}", at, _same(process)]
-            + [f"{worker['moment']:.2f}", f"{worker['tiles_done']} of {worker['tiles']} tiles", _same(worker)]
-        )
+        written = f"{worker['tiles_done']} of {worker['tiles']} tiles"
+        of_process = f"{process['moment']:.2f}", at, _same(process)
+        rows.append([str(number), *of_process, f"{worker['moment']:.2f}", written, _same(worker)])
     head = ["", "process killed at, s", "what was there", "files", "worker killed at, s", "written", "files"]
     same = [sum(each["same"] for each in kills[kind]) for kind in ("process", "workers")]
     return [
         "## Kills",
-        f"512 × 512 pixels in 64 tiles. `spectralmamba map` gets SIGKILL at a random moment of the {seconds['process']:.1f} s that it "
-        f"takes, start-up included, then runs with `--resume`. A worker of two gets SIGKILL at a random moment of the "
-        f"{seconds['workers']:.1f} s that the cluster takes; Dask starts another, and nothing is given again. “Same” means that "
-        f"SHA-256 of all {len(kills['files'])} files is that of an unbroken run, and that no other file is left.",
+        "512 × 512 pixels in 64 tiles. `spectralmamba map` gets SIGKILL at a random moment of the "
+        f"{seconds['process']:.1f} s that it takes, start-up included, then runs with `--resume`. A worker of two gets SIGKILL "
+        f"at a random moment of the {seconds['workers']:.1f} s that the cluster takes; Dask starts another, and the command "
+        f"runs on. “Same” means that SHA-256 of all {len(kills['files'])} files is that of an unbroken run, and that no other "
+        "file is left.",
         where(kills),
         table(head, rows),
         f"- Same after {same[0]} of {len(rows)} kills of the process and {same[1]} of {len(rows)} of a worker; unbroken on the "
@@ -668,9 +703,9 @@ def disk_parts(disk: dict[str, Any]) -> list[str]:
     bound = "computing" if all(float(row[3]) > 1 for row in rows) else "the disk"
     return [
         "## Disk",
-        f"A file of {disk['bytes'] / 1e6:,.0f} MB, read alone in pieces of 8 MiB and by a map, beyond start-up; the best of "
-        f"{len(disk['reading']['cold'])} rounds. Cold is after `posix_fadvise(DONTNEED)`; a host below this machine may keep the file all "
-        "the same.",
+        f"A file of {disk['bytes'] / 1e6:,.0f} MB, read alone in pieces of 8 MiB, and by a map, beyond start-up; the best of "
+        f"{len(disk['reading']['cold'])} rounds. Cold is after `posix_fadvise(DONTNEED)`; the host of a virtual machine may keep "
+        "the file all the same.",
         where(disk),
         table(head, rows),
         f"- What bounds a map on this machine is {bound}.",
@@ -721,11 +756,12 @@ def simulation_parts(results: dict[str, Any]) -> list[str]:
     speed, rows = results["parameters"]["pixels_per_second"], []
     parts = [
         "## Many workers",
-        "A simulation, not a measurement. Workers read a tile, then compute it; one storage, one scheduler and one client, which alone "
-        "writes the map, serve one thing after another. Numbers are millions of pixels a second; in brackets the share of what as many "
-        f"workers would do without waiting. Scenes have {ENMAP_BANDS} bands of int16. “Scenes” are of 1000 × 1000 pixels, one after "
-        "another with one client; “mosaic” is one scene of 20 000 × 1000; “a process a scene” is as many `spectralmamba map` as "
-        "workers, each with its own list. Storage and latency are assumed, as the head says; a request is a line.",
+        "A simulation, not a measurement. Workers read a tile, then compute it; one storage, one scheduler and one client, "
+        "which alone writes the map, do one thing after another. Numbers are millions of pixels a second; in brackets the "
+        "share of what as many workers would do if none waited for anything but its own reading. Scenes have "
+        f"{ENMAP_BANDS} bands of int16. “Scenes” are of 1000 × 1000 pixels, one after another with one client; “mosaic” is "
+        "one scene of 20 000 × 1000; “a process a scene” is as many `spectralmamba map` as workers, each with its own list. "
+        "Storage and latency are assumed, as the heads say; a request is a line, of which a worker asks for one after another.",
         where(results["parameters"]),
         "What the simulation knows of this machine, each measured alone, 145 bands, one thread: "
         + ", ".join(f"{what} {value:,.0f} pixels a second" for what, value in speed.items())
@@ -786,7 +822,7 @@ def _bytes(number: float) -> str:
 def bounds_parts(results: dict[str, Any]) -> list[str]:
     """Return the section of what bounds first."""
     found = sites(results)
-    cpu, gpu_alone = found["CPU, 2 GB/s, 1 ms"], gpu_speed()[0]
+    cpu, (gpu_alone, source) = found["CPU, 2 GB/s, 1 ms"], gpu_speed()
     speed = results["parameters"]["pixels_per_second"]
     reading = speed["read and scaled"] * BANDS / ENMAP_BANDS
     client = 1 / (1 / cpu.written + 1 / cpu.finished)
@@ -794,7 +830,7 @@ def bounds_parts(results: dict[str, Any]) -> list[str]:
     bytes_ = ENMAP_BANDS * ITEM
     memory = costs(results["size"])[ENMAP]["memory"]
     limits = [
-        ("one thread that reads and scales int16", reading, "each process has its own"),
+        ("one thread that reads and scales", reading, "each process has its own"),
         ("the client: last copies", cpu.finished, "workers wait meanwhile"),
         ("the client: parts into the working rasters", cpu.written, "while workers compute"),
         ("the client: both", client, "one client for all scenes"),
@@ -811,18 +847,19 @@ def bounds_parts(results: dict[str, Any]) -> list[str]:
     ]
     return [
         "## What bounds first",
-        f"Each part alone, {ENMAP_BANDS} bands; a CPU worker computes {cpu.pixels_per_second:,.0f} pixels a second, a GPU {gpu_alone:,.0f}. "
-        "The columns of workers say how many keep that part busy.",
+        f"Each part alone, {ENMAP_BANDS} bands; a CPU worker of one thread maps {cpu.pixels_per_second:,.0f} pixels a second, a "
+        f"GPU computes {gpu_alone:,.0f}: {source}. The columns of workers say how many keep that part busy.",
         table(["part", "pixels a second", "CPU workers", "GPUs", ""], rows),
-        f"- With one client, its last copies and its writing come first: {client:,.0f} pixels a second, "
-        f"{client / cpu.pixels_per_second:,.0f} CPU workers, or less than one GPU. Many scenes are better mapped by many clients, "
-        "each with its own list of scenes: `spectralmamba map MODEL list.txt --out FOLDER`.",
-        f"- With a process a scene storage comes first: {bytes_ * cpu.pixels_per_second / 1e6:.0f} MB/s for each CPU worker, "
-        f"{bytes_ * gpu_alone / 1e9:.1f} GB/s for each GPU. One thread that reads and scales feeds {reading / gpu_alone:.0%} of a GPU.",
-        "- A scene of 1000 × 1000 pixels has 256 blocks of 64 × 64: more than 256 workers find nothing to do in it, and tiles narrower than "
-        "its lines read the whole lines again, because lines of up to 4096 bytes are read whole.",
-        f"- Memory does not grow with the scene: {memory / 1e6:.0f} MB a process of two threads with `--memory 512MB`, so 1000 processes "
-        f"take {memory / 1e6:.0f} GB on as many nodes as hold them.",
+        f"- With one client, its last copies and its writing come first: {client:,.0f} pixels a second together, which is "
+        f"{client / cpu.pixels_per_second:,.0f} CPU workers or {client / gpu_alone:.2g} GPUs. Many scenes are mapped faster by "
+        "many processes, each with its own list of scenes: `spectralmamba map model.safetensors list.txt --out maps`.",
+        f"- With a process a scene storage comes first: {bytes_ * cpu.pixels_per_second / 1e6:.0f} MB/s for each CPU worker. A "
+        f"GPU would need {bytes_ * gpu_alone / 1e9:.1f} GB/s, but the one thread that reads and scales for it gives "
+        f"{reading:,.0f} pixels a second, {reading / gpu_alone:.0%} of that.",
+        "- A scene of 1000 × 1000 pixels has 256 blocks of 64 × 64: more workers than that find nothing to do in it. Tiles "
+        "narrower than its lines read whole lines again, as lines of up to 4096 bytes are read whole.",
+        f"- Memory does not grow with the scene: {memory / 1e6:.0f} MB a process of two threads with `--memory 512MB`, so "
+        f"1000 processes take {memory / 1e6:.0f} GB on their nodes together.",
     ]
 
 
@@ -839,6 +876,8 @@ def write_section(name: str, parts: list[str]) -> None:
 def sections(results: dict[str, Any]) -> dict[str, list[str]]:
     """Return the parts of all sections that there are results for."""
     found: dict[str, list[str]] = {}
+    if {"size", "cluster", "kills", "disk"} <= results.keys():
+        found["summary"] = summary_parts(results)
     if "size" in results:
         found["size"] = size_parts(results["size"])
     if {"cluster", "parameters"} <= results.keys():

@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 from scan_cases import OPTIONS, assert_near, make_inputs, poisoned, results
 
-from spectralmamba import Settings, Split, create_model, fit
+from spectralmamba import Settings, Split, create_model, fit, inference
 from spectralmamba.errors import TrainingInterrupted
-from spectralmamba.inference import exact_convolutions
+from spectralmamba.inference import Precision, exact_convolutions
 from spectralmamba.ops import selective_scan
 from spectralmamba.ops.stacked import StackedLayers
 from spectralmamba.training import Progress, fit_seeds, fitting
@@ -37,6 +37,44 @@ def test_a_classifier_says_the_same_on_gpu_and_cpu(data: Data, quick: Settings, 
     on_gpu = classifier.to("cuda").predict_proba(data[0]).values
     # float32 sums of some hundred terms in another order, and TF32 is off by default for matrix products.
     np.testing.assert_allclose(on_gpu, on_cpu, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("patch", [1, 3, 7])
+def test_a_map_on_a_gpu_is_that_of_the_networks_own_operations(
+    data: Data, quick: Settings, patch: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inference, "_GPU_BLOCK", 16)
+    classifier = fit(*data, quick, patch=patch, companion="none", device="cuda")
+    fast = classifier.predict_proba(data[0]).values
+    with monkeypatch.context() as plain:
+        plain.setattr(inference, "fused", lambda network, half: network)
+        slow = classifier.predict_proba(data[0]).values
+    np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_tiles_change_no_bit_on_a_gpu(
+    data: Data, quick: Settings, precision: Precision, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inference, "_GPU_BLOCK", 16)
+    classifier = fit(*data, quick, patch=3, device="cuda")
+    maps = []
+    for size in (16, 32, 512):
+        found = np.zeros((len(classifier.classes), *data[0].shape[1:]), np.float32)
+        for tile in classifier.tiles(data[0], size=size, precision=precision):
+            found[:, tile.rows, tile.columns] = tile.probabilities
+        maps.append(found)
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+
+
+def test_labels_agree_in_float16(data: Data, quick: Settings):
+    classifier = fit(*data, quick, patch=3, device="cuda")
+    ids = [
+        np.concatenate([tile.ids.ravel() for tile in classifier.tiles(data[0], precision=precision)])
+        for precision in ("float32", "float16")
+    ]
+    assert (ids[0] == ids[1]).mean() > 0.995
 
 
 def test_training_on_a_gpu_gives_the_same_file_twice(data: Data, quick: Settings, tmp_path: Path):

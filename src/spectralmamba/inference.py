@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Rows and columns of a block on the CPU: small enough for its caches, large enough that halos cost little."""
 
-_GPU_BLOCK = 256
+_GPU_BLOCK = 512
 BATCH, _GPU_BATCH = 256, 65536  # pixels that a network takes at a time
 # Cutting patches out pays where fewer than this share of a block's pixels is asked for.
 _FEW = 1 / 8
@@ -200,7 +200,9 @@ def _tiles(
     def loaded_from(window: _Window) -> _Loaded:
         return load(torch.from_numpy(read(window)))
 
-    with _threads(workers) as pool, ThreadPoolExecutor(1, "reader") as reader:
+    # On a GPU one thread launches kernels; torch keeps its threads for copies.
+    pools = _threads(workers) if on_cpu else ThreadPoolExecutor(1, "classifier")
+    with pools as pool, ThreadPoolExecutor(1, "reader") as reader:
         ahead: Future[_Loaded] | None = reader.submit(loaded_from, wanted[0][0]) if wanted else None
         computed: tuple[_Window, _Outputs] | None = None
         try:

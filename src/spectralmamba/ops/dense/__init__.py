@@ -67,7 +67,7 @@ class S6Features:
         else:
             from spectralmamba.ops.dense import triton
 
-            self._compute = partial(triton.s6_features, prepared=triton.prepare(weights), half=half)
+            self._compute = partial(triton.s6_features, prepared=triton.prepare(weights, half))
 
     def __call__(self, spectra: Tensor) -> Tensor:
         """Return features `(B, M)` of spectra `(B, L)`, float32, contiguous; L ≤ T · R, the last token is padded with zeros."""

@@ -31,10 +31,7 @@ def a_network(**options: Any) -> SpectralMamba:
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 @pytest.mark.parametrize("options", SHAPES, ids=str)
 @torch.inference_mode()
-def test_features_are_those_of_the_network(
-    options: dict[str, Any], half: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernels, "_AT_A_TIME", 40)
+def test_features_are_those_of_the_network(options: dict[str, Any], half: bool) -> None:
     network = a_network(**options)
     spectra = torch.randn(70, options["bands"])
     expected = (network.features(spectra) - network.final_norm.bias) / network.final_norm.weight
@@ -68,5 +65,5 @@ def test_large_values_do_not_overflow_in_float16() -> None:
 
 def test_networks_too_large_for_the_kernels_are_told() -> None:
     assert kernels.takes(feature_weights(a_network(bands=20)))
-    assert not kernels.takes(feature_weights(a_network(bands=20, width=256)))
+    assert not kernels.takes(feature_weights(a_network(bands=20, width=128)))
     assert not kernels.takes(feature_weights(a_network(bands=20, convolution=6)))

@@ -3,13 +3,13 @@
 Merging: the nine depthwise convolutions that a pixel can have in a patch are written once, then one kernel multiplies each with the
 pointwise weights, and gates and sums values on the way out.
 
-Features: one kernel makes all that the scan takes, the scan is that of `ops.selective_scan`, and one kernel makes
-features of what it gives. A kernel of all three was slower: its states left registers for few warps, which waited for each other.
+Features: a program owns some pixels from the spectrum to the pooled features, and T is a loop: nothing of (B, T, E) is ever in
+memory. States are (N, pixels, E), so that a thread has all states of a channel and sums over them by itself. Three kernels, with the
+scan of `ops.selective_scan` between two others, took 0.85 of the time on an H100, but 1 GB for what lies between them.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -19,18 +19,16 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spectralmamba.ops import selective_scan
 from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on the CPU
-_PIXELS, _TOKENS, _WARPS = 32, 5, 4  # of a program
-_AT_A_TIME = 32768  # pixels, for the memory of what the scan takes
+_PIXELS, _FEATURE_WARPS = 16, 4  # of a program; 16 rows are the least that a matrix unit takes
 _CELLS, _BANDS, _MERGING_STAGES = 128, 64, 3
 _DEPTH, _MERGING_WARPS = {False: 32, True: 64}, {False: 8, True: 4}  # in float32, in float16
 _MIXED_CELLS, _MIXED_BANDS = 8, 64
 _LEAST = 16  # sides of a matrix product
 _CONVOLUTION = 4
-_MOST = 256  # channels, width and the like
+_MOST_STATES = 2048  # E · N of a pixel: what registers hold
 _LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
@@ -71,32 +69,10 @@ def _matrix(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, stride, first):
     return tl.load(pointer + tl.arange(0, ROWS)[:, None] * stride + first + tl.arange(0, COLUMNS)[None, :])
 
 
-@triton.jit
-def _token(x_ptr, p, count, t, tokens, token_bands, bands, BLOCK_R: tl.constexpr):
-    """Load a token of some pixels, `(P, R)`; zeros if there is no such token."""
-    r = tl.arange(0, BLOCK_R)
-    band = t * token_bands + r
-    in_token = (r < token_bands) & (band < bands) & (t >= 0) & (t < tokens)
-    return tl.load(x_ptr + p[:, None] * bands + band[None, :], mask=(p < count)[:, None] & in_token[None, :], other=0.0)
-
-
-@triton.jit
-def _embedded(
-    token, token_ptr, position_ptr, t, tokens, BLOCK_R: tl.constexpr, BLOCK_M: tl.constexpr, HALF: tl.constexpr
-):
-    """Return the residual stream of a token before the block, `(P, M)`."""
-    m = tl.arange(0, BLOCK_M)
-    position = tl.load(position_ptr + t * BLOCK_M + m, mask=(m >= 0) & (t >= 0) & (t < tokens), other=0.0)
-    return _product(token, _matrix(token_ptr, BLOCK_R, BLOCK_M, BLOCK_M, 0), HALF) + position[None, :]
-
-
 @triton.jit(do_not_specialize=["count", "bands", "tokens", "token_bands"])
-def _before_kernel(
+def _features_kernel(
     x_ptr,
-    u_ptr,
-    delta_ptr,
-    gate_ptr,
-    selected_ptr,
+    result_ptr,
     token_ptr,
     position_ptr,
     token_in_ptr,
@@ -105,97 +81,71 @@ def _before_kernel(
     convolution_ptr,
     convolution_bias_ptr,
     selection_ptr,
-    delta_weight_ptr,
     delta_bias_ptr,
-    count,
-    bands,
-    tokens,
-    token_bands,
-    width,
-    epsilon,
-    HALF: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """What the scan takes of BLOCK_T tokens of BLOCK_P spectra: u, Δ, B and C; and the gate SiLU(z)."""
-    p = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    e, selected = tl.arange(0, BLOCK_E), tl.arange(0, 2 * BLOCK_N)
-    tap0, tap1 = tl.load(convolution_ptr + e), tl.load(convolution_ptr + BLOCK_E + e)
-    tap2, tap3 = tl.load(convolution_ptr + 2 * BLOCK_E + e), tl.load(convolution_ptr + 3 * BLOCK_E + e)
-    convolution_bias, delta_bias = tl.load(convolution_bias_ptr + e), tl.load(delta_bias_ptr + e)
-    u_bias, z_bias = tl.load(bias_in_ptr + e), tl.load(bias_in_ptr + BLOCK_E + e)
-    u1 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)  # of the tokens before
-    u2 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)
-    u3 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)
-    for step in tl.static_range(BLOCK_T + 3):  # those that the convolution reaches back to first
-        t = tl.program_id(1) * BLOCK_T + step - 3
-        is_token = (t >= 0) & (t < tokens)
-        token = _token(x_ptr, p, count, t, tokens, token_bands, bands, BLOCK_R)
-        x = _embedded(token, token_ptr, position_ptr, t, tokens, BLOCK_R, BLOCK_M, HALF)
-        scale = tl.rsqrt(tl.sum(x * x, 1) / width + epsilon)[:, None]
-        position_in = position_in_ptr + t * 2 * BLOCK_E + e
-        u0 = _product(token, _matrix(token_in_ptr, BLOCK_R, BLOCK_E, 2 * BLOCK_E, 0), HALF)
-        u0 = (u0 + tl.load(position_in, mask=is_token & (e >= 0), other=0.0)[None, :]) * scale + u_bias[None, :]
-        u0 = tl.where(is_token, u0, 0.0)
-        if step >= 3:
-            here = (p < count)[:, None] & is_token
-            row = (p * tokens + t)[:, None]
-            wide = row * BLOCK_E + e[None, :]
-            z = _product(token, _matrix(token_in_ptr, BLOCK_R, BLOCK_E, 2 * BLOCK_E, BLOCK_E), HALF)
-            z += tl.load(position_in + BLOCK_E, mask=is_token & (e >= 0), other=0.0)[None, :]
-            z = z * scale + z_bias[None, :]
-            tl.store(gate_ptr + wide, z * _sigmoid(z), mask=here)
-            u = convolution_bias[None, :] + tap0[None, :] * u3 + tap1[None, :] * u2
-            u += tap2[None, :] * u1 + tap3[None, :] * u0
-            u = u * _sigmoid(u)
-            tl.store(u_ptr + wide, u, mask=here)
-            both = _product(u, _matrix(selection_ptr, BLOCK_E, 2 * BLOCK_N, 3 * BLOCK_N, 0), HALF)
-            tl.store(selected_ptr + row * 2 * BLOCK_N + selected[None, :], both, mask=here)
-            low_rank = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_N, 3 * BLOCK_N, 2 * BLOCK_N), HALF)
-            delta = _product(low_rank, _matrix(delta_weight_ptr, BLOCK_N, BLOCK_E, BLOCK_E, 0), HALF)
-            tl.store(delta_ptr + wide, _softplus(delta + delta_bias[None, :]), mask=here)
-        u3, u2, u1 = u2, u1, u0
-
-
-@triton.jit(do_not_specialize=["count", "bands", "tokens", "token_bands"])
-def _after_kernel(
-    x_ptr,
-    y_ptr,
-    gate_ptr,
-    result_ptr,
-    token_ptr,
-    position_ptr,
+    A_ptr,
+    D_ptr,
     out_ptr,
     count,
     bands,
     tokens,
     token_bands,
     width,
-    epsilon,
+    first_epsilon,
+    final_epsilon,
     HALF: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
-    """Features of BLOCK_P spectra, from what the scan gives."""
+    """Features of BLOCK_P spectra."""
     p = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    m, e = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_E)
-    there = (p < count)[:, None]
+    r, m, e, n = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
+    A = tl.load(A_ptr + n[:, None] * BLOCK_E + e[None, :])  # (N, E)
+    D, delta_bias = tl.load(D_ptr + e), tl.load(delta_bias_ptr + e)
+    tap0, tap1 = tl.load(convolution_ptr + e), tl.load(convolution_ptr + BLOCK_E + e)
+    tap2, tap3 = tl.load(convolution_ptr + 2 * BLOCK_E + e), tl.load(convolution_ptr + 3 * BLOCK_E + e)
+    convolution_bias = tl.load(convolution_bias_ptr + e)
+    u_bias, z_bias = tl.load(bias_in_ptr + e), tl.load(bias_in_ptr + BLOCK_E + e)
+    u1 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)  # of the tokens before
+    u2 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)
+    u3 = tl.zeros([BLOCK_P, BLOCK_E], tl.float32)
+    h = tl.zeros([BLOCK_N, BLOCK_P, BLOCK_E], tl.float32)
     pooled = tl.zeros([BLOCK_P, BLOCK_M], tl.float32)
     for t in range(tokens):
-        wide = (p * tokens + t)[:, None] * BLOCK_E + e[None, :]
-        y = tl.load(y_ptr + wide, mask=there, other=0.0).to(tl.float32)
-        y *= tl.load(gate_ptr + wide, mask=there, other=0.0).to(tl.float32)
-        token = _token(x_ptr, p, count, t, tokens, token_bands, bands, BLOCK_R)
-        x = _embedded(token, token_ptr, position_ptr, t, tokens, BLOCK_R, BLOCK_M, HALF)
-        x += _product(y, _matrix(out_ptr, BLOCK_E, BLOCK_M, BLOCK_M, 0), HALF)
-        pooled += x * tl.rsqrt(tl.sum(x * x, 1) / width + epsilon)[:, None]
-    tl.store(result_ptr + p[:, None] * width + m[None, :], pooled / tokens, mask=there & (m < width)[None, :])
+        band = t * token_bands + r
+        there = (p < count)[:, None] & ((r < token_bands) & (band < bands))[None, :]
+        token = tl.load(x_ptr + p[:, None] * bands + band[None, :], mask=there, other=0.0)  # (P, R)
+        x = _product(token, _matrix(token_ptr, BLOCK_R, BLOCK_M, BLOCK_M, 0), HALF)
+        x += tl.load(position_ptr + t * BLOCK_M + m)[None, :]
+        scale = tl.rsqrt(tl.sum(x * x, 1) / width + first_epsilon)[:, None]
+        position_in = position_in_ptr + t * 2 * BLOCK_E
+        u0 = _product(token, _matrix(token_in_ptr, BLOCK_R, BLOCK_E, 2 * BLOCK_E, 0), HALF)
+        u0 = (u0 + tl.load(position_in + e)[None, :]) * scale + u_bias[None, :]
+        z = _product(token, _matrix(token_in_ptr, BLOCK_R, BLOCK_E, 2 * BLOCK_E, BLOCK_E), HALF)
+        z = (z + tl.load(position_in + BLOCK_E + e)[None, :]) * scale + z_bias[None, :]
+        u = (
+            convolution_bias[None, :]
+            + tap0[None, :] * u3
+            + tap1[None, :] * u2
+            + tap2[None, :] * u1
+            + tap3[None, :] * u0
+        )
+        u = u * _sigmoid(u)
+        u3, u2, u1 = u2, u1, u0
+        selection = 2 * BLOCK_N + BLOCK_E
+        B = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_N, selection, 0), HALF)
+        C = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_N, selection, BLOCK_N), HALF)
+        delta = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_E, selection, 2 * BLOCK_N), HALF)
+        delta = _softplus(delta + delta_bias[None, :])
+        decay = tl.exp2(delta[None, :, :] * A[:, None, :])
+        h = decay * h + (delta * u)[None, :, :] * tl.trans(B)[:, :, None]
+        y = tl.sum(h * tl.trans(C)[:, :, None], 0) + D[None, :] * u
+        x += _product(y * (z * _sigmoid(z)), _matrix(out_ptr, BLOCK_E, BLOCK_M, BLOCK_M, 0), HALF)
+        pooled += x * tl.rsqrt(tl.sum(x * x, 1) / width + final_epsilon)[:, None]
+    here = (p < count)[:, None] & (m < width)[None, :]
+    tl.store(result_ptr + p[:, None] * width + m[None, :], pooled / tokens, mask=here)
 
 
 @triton.jit
@@ -437,49 +387,37 @@ def gated_merging(image: Tensor, patch: int, prepared: PreparedMerging) -> Tenso
 
 
 class PreparedFeatures(NamedTuple):
-    """Weights as the kernels take them: E, N, M and R padded with zeros to powers of two.
+    """Weights as the kernel takes them: E, N, M and R padded with zeros to powers of two, Δ's two matrices in one.
 
     Attributes:
-        embedding: Of tokens and positions.
-        block: The rest up to the scan, in the order of the kernel's parameters.
-        A: As the scan takes it, `(E, N)`.
-        D: `(E,)`.
-        out: The output projection.
+        tensors: In the order of the kernel's parameters.
         tokens: T.
         token_bands: R.
         width: M, without padding.
         epsilons: Of the first and the final norm.
-        sizes: R, M, E and N, padded.
-        dtype: Of what is kept between kernels; of float16 matrices are multiplied so, too.
+        blocks: R, M, E and N, padded.
+        half: Whether matrices are multiplied in float16.
     """
 
-    embedding: tuple[Tensor, Tensor]
-    block: tuple[Tensor, ...]
-    A: Tensor
-    D: Tensor
-    out: Tensor
+    tensors: tuple[Tensor, ...]
     tokens: int
     token_bands: int
     width: int
     epsilons: tuple[float, float]
-    sizes: tuple[int, int, int, int]
-    dtype: torch.dtype
+    blocks: tuple[int, int, int, int]
+    half: bool
 
 
 def takes(weights: FeatureWeights) -> bool:
-    """Tell whether the kernels hold a network of these sizes."""
-    channels, states = weights.A.shape
-    largest = max(channels, weights.token.shape[1], 2 * states, len(weights.token), len(weights.delta))
-    return largest <= _MOST and weights.convolution.shape[0] <= _CONVOLUTION
+    """Tell whether the kernel holds a network of these sizes."""
+    channels, states = (triton.next_power_of_2(size) for size in weights.A.shape)
+    return channels * max(states, _LEAST) <= _MOST_STATES and weights.convolution.shape[0] <= _CONVOLUTION
 
 
 def prepare(weights: FeatureWeights, half: bool) -> PreparedFeatures:
     """Pad weights."""
     (token_bands, width), (channels, states) = weights.token.shape, weights.A.shape
-    rank = len(weights.delta)
-    r, m, e, n = (
-        max(_LEAST, triton.next_power_of_2(size)) for size in (token_bands, width, channels, max(states, rank))
-    )
+    r, m, e, n = (max(_LEAST, triton.next_power_of_2(size)) for size in (token_bands, width, channels, states))
 
     def padded(tensor: Tensor, *shape: int) -> Tensor:
         missing = [size - there for size, there in zip(shape, tensor.shape, strict=True)]
@@ -487,87 +425,51 @@ def prepare(weights: FeatureWeights, half: bool) -> PreparedFeatures:
 
     def halves(tensor: Tensor, *shape: int) -> Tensor:
         """Pad u's and z's halves by themselves."""
-        return torch.cat([padded(part, *shape, e) for part in tensor.chunk(2, -1)], -1)
+        return torch.cat([padded(half, *shape, e) for half in tensor.chunk(2, -1)], -1)
 
-    low_rank, B, C = weights.selection.split([rank, states, states], 1)
+    low_rank, B, C = weights.selection.split([len(weights.delta), states, states], 1)
     earlier = weights.convolution.new_zeros(_CONVOLUTION - len(weights.convolution), channels)
-    tokens = len(weights.position)
-    block = (
+    tensors = (
+        padded(weights.token, r, m),
+        padded(weights.position, len(weights.position), m),
         halves(weights.token_in, r),
-        halves(weights.position_in, tokens),
+        halves(weights.position_in, len(weights.position)),
         halves(weights.bias_in),
         padded(torch.cat([earlier, weights.convolution]), _CONVOLUTION, e),
         padded(weights.convolution_bias, e),
-        torch.cat([padded(part, e, n) for part in (B, C, low_rank)], 1),
-        padded(weights.delta, n, e),
+        torch.cat([padded(B, e, n), padded(C, e, n), padded(low_rank @ weights.delta, e, e)], 1),
         padded(weights.delta_bias, e),
-    )
-    first, final = weights.epsilon.tolist()
-    return PreparedFeatures(
-        (padded(weights.token, r, m), padded(weights.position, tokens, m)),
-        block,
-        padded(weights.A * math.log(2), e, n),
+        padded(weights.A.mT, n, e),
         padded(weights.D, e),
         padded(weights.out, e, m),
-        tokens,
-        token_bands,
-        width,
-        (first, final),
-        (r, m, e, n),
-        torch.float16 if half else torch.float32,
     )
+    first, final = weights.epsilon.tolist()
+    return PreparedFeatures(tensors, len(weights.position), token_bands, width, (first, final), (r, m, e, n), half)
 
 
 def s6_features(spectra: Tensor, prepared: PreparedFeatures) -> Tensor:
     """Return the network's features `(B, M)` of spectra `(B, L)`."""
-    result = spectra.new_empty(len(spectra), prepared.width)
-    for part, features in zip(spectra.split(_AT_A_TIME), result.split(_AT_A_TIME), strict=True):
-        if len(part):
-            _some_features(part, features, prepared)
+    count, bands = spectra.shape
+    result = spectra.new_empty(count, prepared.width)
+    if count:
+        r, m, e, n = prepared.blocks
+        kernel: Any = _features_kernel
+        kernel[(triton.cdiv(count, _PIXELS),)](
+            spectra,
+            result,
+            *prepared.tensors,
+            count,
+            bands,
+            prepared.tokens,
+            prepared.token_bands,
+            prepared.width,
+            *prepared.epsilons,
+            HALF=prepared.half,
+            BLOCK_P=_PIXELS,
+            BLOCK_R=r,
+            BLOCK_M=m,
+            BLOCK_E=e,
+            BLOCK_N=n,
+            num_warps=_FEATURE_WARPS,
+        )
     return result
-
-
-def _some_features(spectra: Tensor, result: Tensor, prepared: PreparedFeatures) -> None:
-    (count, bands), tokens, (r, m, e, n) = spectra.shape, prepared.tokens, prepared.sizes
-    half = prepared.dtype == torch.float16
-    sizes = (count, bands, tokens, prepared.token_bands, prepared.width)
-    u, delta, gate = (spectra.new_empty(count, tokens, e, dtype=prepared.dtype) for _ in range(3))
-    selected = spectra.new_empty(count, tokens, 2 * n, dtype=prepared.dtype)
-    before: Any = _before_kernel
-    before[(triton.cdiv(count, _PIXELS), triton.cdiv(tokens, _TOKENS))](
-        spectra,
-        u,
-        delta,
-        gate,
-        selected,
-        *prepared.embedding,
-        *prepared.block,
-        *sizes,
-        prepared.epsilons[0],
-        HALF=half,
-        BLOCK_P=_PIXELS,
-        BLOCK_T=_TOKENS,
-        BLOCK_R=r,
-        BLOCK_M=m,
-        BLOCK_E=e,
-        BLOCK_N=n,
-        num_warps=_WARPS,
-    )
-    y = selective_scan(u, delta, prepared.A, selected[..., :n], selected[..., n:], prepared.D, backend="triton")
-    after: Any = _after_kernel
-    after[(triton.cdiv(count, _PIXELS),)](
-        spectra,
-        y,
-        gate,
-        result,
-        *prepared.embedding,
-        prepared.out,
-        *sizes,
-        prepared.epsilons[1],
-        HALF=half,
-        BLOCK_P=_PIXELS,
-        BLOCK_R=r,
-        BLOCK_M=m,
-        BLOCK_E=e,
-        num_warps=_WARPS,
-    )

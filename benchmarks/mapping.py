@@ -1,11 +1,14 @@
 """Pixels a second of whole scenes in memory, beside the ways that others go.
 
-    python benchmarks/mapping.py [--patches 3,7] [--rows 192] [--rounds 5] [--device auto] [--write-docs]
+    python benchmarks/mapping.py [--patches 3,7] [--rows 192] [--whole-rows 192] [--rounds 5] [--device auto] [--write-docs]
 
 Everything classifies the same pixels of one simulated scene, round by round in turn, so that a machine that others use as well
 slows all. The network is SpectralMamba by its recommended settings without a companion, the same trained one in all of its rows:
 
-- whole scene: what `map_scene` computes, without files.
+- whole scene: what `map_scene` computes, without files; on a GPU of the scene beside and below itself, up to `--whole-rows`, because
+  a small one does not fill it.
+- whole scene, float16: the same, matrices multiplied in float16 (a GPU alone has it).
+- whole scene, with its companion: the same of the recommended committee.
 - gathered patches in memory: all patches cut out beforehand, which is not timed, batches of 1 024.
 - data loader: a torch DataLoader that cuts the patch around each pixel, batches of 1 024, 2 processes.
 
@@ -25,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -36,7 +40,9 @@ from spectralmamba.classifier import find_device
 from spectralmamba.pixels import Pixels, as_input
 
 BATCH, WORKERS, CNN_PATCH = 1024, 2, 5
-WHOLE, GATHERED, LOADER = "whole scene", "gathered patches in memory", "data loader"
+EXPONENTIALS, LINK = 3.6e12, 51e9  # an H100's special-function units, and its copies from pinned memory
+WHOLE, HALF, COMMITTEE = "whole scene", "whole scene, float16", "whole scene, with its companion"
+GATHERED, LOADER = "gathered patches in memory", "data loader"
 SVM, FOREST, CNN = "SVM, pixel by pixel", "random forest, pixel by pixel", "3D-CNN, data loader"
 
 
@@ -70,15 +76,30 @@ class ThreeDimensional(nn.Module):
         return self.head(self.second(self.first(x[:, None]).relu()).relu().flatten(1))
 
 
-def trained(patch: int, arguments: argparse.Namespace, device: str) -> tuple[Classifier, Any, Any]:
+def trained(
+    patch: int, arguments: argparse.Namespace, device: str, companion: str = "none"
+) -> tuple[Classifier, Any, Any]:
     """Return a classifier, its scene without nodata, and labels."""
     scene, labels = simulate_scene(rows=arguments.rows, columns=arguments.rows, bands=arguments.bands, classes=6)
     scene = scene.copy(data=np.nan_to_num(scene.values))
     scene["good"].values[:] = True
-    alone = Settings(patch=patch, steps=30, companion="none", self_training_rounds=0, set_coverage=0)
+    alone = Settings(patch=patch, steps=30, companion=companion, self_training_rounds=0, set_coverage=0)
     classifier = fit(scene, labels, split_random(labels, per_class=10, patch=patch), alone, device=device)
     classifier.novelty = None
     return classifier, scene, labels
+
+
+def in_tiles(classifier: Classifier, scene: Any, precision: Any = "float32") -> Callable[[], np.ndarray]:
+    """Return what classifies a scene by tiles, and returns the classes."""
+    return lambda: np.concatenate([tile.ids.ravel() for tile in classifier.tiles(scene, precision=precision)])
+
+
+def enlarged(scene: Any, rows: int) -> Any:
+    """Return a scene beside and below itself, of so many rows and columns."""
+    times = -(-rows // scene.sizes["y"])
+    values = np.tile(scene.values, (1, times, times))[:, :rows, :rows].copy()
+    coordinates = {name: scene.coords[name] for name in ("band", "wavelength", "fwhm", "good")}
+    return xr.DataArray(values, dims=scene.dims, coords=coordinates, attrs=scene.attrs)
 
 
 def ways(classifier: Classifier, scene: Any, labels: Any) -> dict[str, Callable[[], object]]:
@@ -101,7 +122,6 @@ def ways(classifier: Classifier, scene: Any, labels: Any) -> dict[str, Callable[
 
     single = (lambda x: x[:, :, 0, 0]) if patch == 1 else (lambda x: x)
     found: dict[str, Callable[[], object]] = {
-        WHOLE: lambda: list(classifier.tiles(scene)),
         GATHERED: lambda: classify(gathered.split(BATCH), network),
         LOADER: lambda: classify((single(batch) for batch in loader(patch)), network),
     }
@@ -117,18 +137,48 @@ def ways(classifier: Classifier, scene: Any, labels: Any) -> dict[str, Callable[
     }
 
 
-def measure(arguments: argparse.Namespace, patch: int, device: str) -> dict[str, list[float]]:
-    """Return pixels a second of each round, by what classifies."""
+def measure(arguments: argparse.Namespace, patch: int, device: str) -> tuple[dict[str, list[float]], str]:
+    """Return pixels a second of each round, by what classifies, and what else there is to say."""
     classifier, scene, labels = trained(patch, arguments, device)
-    candidates = ways(classifier, scene, labels)
+    committee, _, _ = trained(patch, arguments, device, "label propagation")
+    whole = scene if arguments.whole_rows == arguments.rows else enlarged(scene, arguments.whole_rows)
+    candidates: dict[str, Callable[[], object]] = {WHOLE: in_tiles(classifier, whole)}
+    if device != "cpu":
+        candidates[HALF] = in_tiles(classifier, whole, "float16")
+    candidates[COMMITTEE] = in_tiles(committee, whole)
+    of_whole = len(candidates)
+    candidates |= ways(classifier, scene, labels)
     speeds: dict[str, list[float]] = {name: [] for name in candidates}
-    candidates[WHOLE]()
+    classes = [candidates[name]() for name in list(candidates)[:of_whole]]
     for _ in range(arguments.rounds):
-        for name, classify in candidates.items():
+        for number, (name, classify) in enumerate(candidates.items()):
             start = time.perf_counter()
             classify()
-            speeds[name].append(scene.sizes["y"] * scene.sizes["x"] / (time.perf_counter() - start))
-    return speeds
+            pixels = (whole if number < of_whole else scene)[0].size
+            speeds[name].append(pixels / (time.perf_counter() - start))
+    more = ""
+    if device != "cpu":
+        more = (
+            f"\n\nfloat16 and float32 give {np.mean(np.equal(classes[0], classes[1])):.4%} of the pixels the same class. "
+            + limits(classifier, statistics.median(speeds[WHOLE]), statistics.median(speeds[HALF]))
+        )
+    return speeds, more
+
+
+def limits(classifier: Classifier, *found: float) -> str:
+    """Say what share of an H100's limits so many pixels a second in float32 and float16 are."""
+    network: Any = classifier.network
+    block, embedding, bands = network.blocks[0], network.embedding, len(classifier.bands)
+    channels, states = block.A_log.shape
+    # Decays, gates of the merging, softplus, two SiLUs.
+    exponentials = embedding.tokens * channels * (states + 3) + (9 * bands if classifier.patch > 1 else 0)
+    exponential, link = EXPONENTIALS / exponentials, LINK / (4 * bands)
+    shares = " and ".join(f"{speed / exponential:.0%} and {speed / link:.0%}" for speed in found)
+    return (
+        f"A pixel takes {exponentials} exponentials, which bound an H100 to {exponential:.2g} pixels a second "
+        f"({EXPONENTIALS:.2g} a second), and {4 * bands} bytes over its link to {link:.2g} ({LINK:.2g} bytes a second, "
+        f"measured). Shares of the two limits in float32 and in float16: {shares}."
+    )
 
 
 def table(speeds: dict[str, list[float]]) -> str:
@@ -146,20 +196,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", default="3,7", help="widths of patches, separated by commas")
     parser.add_argument("--rows", type=int, default=192, help="rows and columns of the scene")
+    parser.add_argument("--whole-rows", type=int, help="rows and columns of the scene in tiles; 2 048 on a GPU")
     parser.add_argument("--bands", type=int, default=145)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write-docs", action="store_true", help="write the section of docs/performance.md")
     arguments = parser.parse_args()
     device = str(find_device(arguments.device))
+    arguments.whole_rows = arguments.whole_rows or (arguments.rows if device == "cpu" else 2048)
     measured = {int(patch): measure(arguments, int(patch), device) for patch in arguments.patches.split(",")}
     where = provenance(device)
-    parts = [f"P = {patch}:\n\n{table(speeds)}" for patch, speeds in measured.items()]
+    parts = [f"P = {patch}:\n\n{table(speeds)}{more}" for patch, (speeds, more) in measured.items()]
     print(json.dumps(where), *parts, sep="\n\n")
     if arguments.write_docs:
         what = (
             f"Written by `python benchmarks/mapping.py --write-docs`. {arguments.rows} × {arguments.rows} pixels in memory, "
-            f"{arguments.bands} bands, the recommended network without a companion. All ways classify the same pixels, round by "
+            f"{arguments.bands} bands, the recommended network without a companion, but in one row; in tiles {arguments.whole_rows} × {arguments.whole_rows}. All ways classify the same pixels, round by "
             f"round in turn; medians of {arguments.rounds} rounds, and the ratio in the same round: median, lowest and highest. "
             "What a row is, the script says."
         )

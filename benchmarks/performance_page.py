@@ -29,7 +29,7 @@ def commit() -> str:
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    return found.stdout.strip() or os.environ.get("COMMIT", "unknown")
+    return os.environ.get("COMMIT") or found.stdout.strip() or "unknown"
 
 
 def provenance(device: str | None = None) -> dict[str, str]:

@@ -45,7 +45,6 @@ from mapping import trained
 from performance_page import ROOT, provenance
 from spectralmamba import Classifier, inference, map_scene, open_scene, simulate_scene
 from spectralmamba.files import write_text
-from spectralmamba.memory import peak_memory
 from spectralmamba.unfinished import UnfinishedMap
 
 RESULTS = ROOT / "docs" / "results" / "scale.json"
@@ -67,8 +66,9 @@ SHAPES = {
     "10⁸": (100_000, 1000, BANDS),
 }
 WANTED_SPREAD, WANTED_MEMORY, WANTED_RATIO = 0.15, 1.25, 1.8
+QUIET = 2  # CPU seconds of other programs in a round that they hardly slow
 LAND_KM2, LAND_PIXEL_M = 1.49e8, 30
-SCENES, SCENE_PIXELS = 1000, 1_000_000
+SCENES, SCENE_PIXELS, SCENE_COLUMNS = 1000, 1_000_000, 1000
 WORKERS = 1, 2, 8, 32, 128, 512, 1024, 2048, 4096
 
 # A small process between, because a child's peak memory begins with that of the process that starts it.
@@ -136,6 +136,11 @@ def launch(words: list[str]) -> dict[str, Any]:
     return found
 
 
+def own_peak_memory() -> int:
+    """Return the most memory that a process has held since it began to run its program."""
+    return int(Path("/proc/self/status").read_text("ascii").partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def busy_seconds() -> float:
     """Return the CPU seconds that all programs of this machine have used."""
     user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text("ascii").split(maxsplit=11)[1:9])
@@ -148,24 +153,16 @@ def busy_seconds() -> float:
 def measure_parameters(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure what the parts of a map cost alone: a task, the client's writing, the last copies, the scheduler."""
     rows, columns = 256, 1000
-    classifier = Classifier.load(model(folder), "cpu")
-    scene = open_scene(write_scene(folder / "scene", 4 * rows, columns, BANDS))
-    inner, outer = (slice(rows, 2 * rows), slice(0, columns)), slice(rows - 1, 2 * rows + 1)
-    reading, computing, saving, writing, finishing = ([] for _ in range(5))
+    path = write_scene(folder / "scene", 4 * rows, columns, BANDS)
+    classifier, scene = Classifier.load(model(folder), "cpu"), open_scene(path)
+    inner = slice(rows, 2 * rows), slice(0, columns)
+    with _clusters(1) as (client,):  # a worker's process is set up in other ways than this one
+        task = client.submit(_task_costs, folder, path, inner, 2 * arguments.rounds, pure=False).result()
+        tasks = _task_rate(client)
+    outside = _task_costs(folder, path, inner, 2 * arguments.rounds)
     kinds = {"classes": {"dtype": "uint8", "nodata": 0}, "confidence": {"dtype": "float32", "nodata": np.nan}}
+    writing, finishing = [], []
     for _ in range(2 * arguments.rounds):
-        start = time.perf_counter()
-        values = np.asarray(scene.isel(y=outer).values)
-        read = time.perf_counter()
-        tile = inference.tile_alone(classifier, scene.shape[1:], *inner, values, 1)
-        computed = time.perf_counter()
-        np.savez(
-            folder / "part.npz", classes=tile.ids.astype(np.uint8), confidence=np.nanmax(tile.probabilities, axis=0)
-        )
-        saved = time.perf_counter()
-        reading.append(read - start)
-        computing.append(computed - read)
-        saving.append(saved - computed)
         unfinished = UnfinishedMap(folder / "alone.tif", {"width": columns, "height": 4 * rows, "count": 1})
         with unfinished.opened({}, (rows, columns), kinds, False):
             start = time.perf_counter()
@@ -180,24 +177,41 @@ def measure_parameters(folder: Path, arguments: argparse.Namespace) -> dict[str,
         )
         finishing.append(time.perf_counter() - times[-1])
     pixels = rows * columns
-    speeds = {
-        "read and scaled": pixels / min(reading),
-        "computed": pixels / min(computing),
-        "saved": pixels / min(saving),
+    speeds = {what: pixels / seconds for what, seconds in task.items()} | {
         "written by the client": pixels / min(writing),
         "finished": 4 * pixels / min(finishing),
     }
-    return {"pixels_per_second": speeds, "tasks_per_second": _task_rate(), "tile": [rows, columns]}
+    alone = {what: pixels / seconds for what, seconds in outside.items()}
+    return {"pixels_per_second": speeds, "outside_a_worker": alone, "tasks_per_second": tasks, "tile": [rows, columns]}
 
 
-def _task_rate(tasks: int = 2000) -> float:
+def _task_costs(folder: Path, path: Path, inner: tuple[slice, slice], rounds: int) -> dict[str, float]:
+    """Return the least seconds of a task's parts: one that reads a tile, computes it and saves what it found."""
+    classifier, scene = Classifier.load(folder / f"model_{BANDS}.safetensors", "cpu"), open_scene(path)
+    outer = slice(inner[0].start - 1, inner[0].stop + 1)
+    found: dict[str, list[float]] = {"read and scaled": [], "computed": [], "saved": []}
+    for _ in range(rounds):
+        times = [time.perf_counter()]
+        values = np.asarray(scene.isel(y=outer).values)
+        times.append(time.perf_counter())
+        tile = inference.tile_alone(classifier, scene.shape[1:], *inner, values, 1)
+        times.append(time.perf_counter())
+        confidence = np.nanmax(tile.probabilities, axis=0)
+        np.savez(folder / "part.npz", classes=tile.ids.astype(np.uint8), confidence=confidence)
+        times.append(time.perf_counter())
+        for what, begin, end in zip(found, times, times[1:], strict=False):
+            found[what].append(end - begin)
+    return {what: min(seconds) for what, seconds in found.items()}
+
+
+def _task_rate(client: Any, tasks: int = 2000) -> float:
     """Return the tasks a second that a client, a scheduler and a worker on this machine get done, where nothing is computed."""
-    with _clusters(1) as (client,):
-        for _ in range(2):
-            start = time.perf_counter()
-            client.gather([client.submit(abs, number, pure=False) for number in range(tasks)])
-            rate = tasks / (time.perf_counter() - start)
-    return rate
+    rates = []
+    for _ in range(2):
+        start = time.perf_counter()
+        client.gather([client.submit(abs, number, pure=False) for number in range(tasks)])
+        rates.append(tasks / (time.perf_counter() - start))
+    return max(rates)
 
 
 def measure_size(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -256,7 +270,7 @@ def _timed_map(classifier: Classifier, scene: Any, out: Path, client: Any, optio
     found = {"seconds": end - start, "after_the_last_tile": end - tiles[-1], "tiles": len(tiles), "workers_cpu": cpu}
     found |= {"this_process_cpu": ours, "others_cpu": max(0.0, all_ - ours - cpu)}
     if client is not None:
-        found["worker_memory"] = max(client.run(peak_memory).values())
+        found["worker_memory"] = max(client.run(own_peak_memory).values())
     return found
 
 
@@ -269,16 +283,18 @@ def measure_kills(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
     unbroken = launch(command(folder, scene, whole / "map.tif", "--tile", "64"))["seconds"]
     expected = sums(whole)
     process = [_kill_process(folder, scene, chance.uniform(0, unbroken), expected) for _ in range(arguments.kills)]
+    classifier, opened = Classifier.load(model(folder), "cpu"), open_scene(scene)
     with _clusters(2) as (client,):
-        classifier, opened = Classifier.load(model(folder), "cpu"), open_scene(scene)
         start = time.perf_counter()
         map_scene(classifier, opened, whole / "map.tif", tile=64, dask=client)
         on_cluster = time.perf_counter() - start
-        same = sums(whole) == expected
-        workers = [
-            _kill_worker(folder, classifier, opened, client, chance.uniform(0, on_cluster), expected, chance)
-            for _ in range(arguments.kills)
-        ]
+    same = sums(whole) == expected
+    workers = []
+    for _ in range(arguments.kills):
+        with _clusters(2) as (client,):  # new ones, so that all kills are alike
+            workers.append(
+                _kill_worker(folder, classifier, opened, client, chance.uniform(0, on_cluster), expected, chance)
+            )
     return {
         "unbroken_seconds": {"process": unbroken, "workers": on_cluster},
         "unbroken_cluster_same": same,
@@ -335,7 +351,6 @@ def _kill_worker(
     timer.join()
     found = {"moment": moment, "tiles_done": at[0], "tiles": len(tiles), "same": sums(out) == expected}
     shutil.rmtree(out)
-    client.wait_for_workers(2)
     _say("kill of a worker", "", found)
     return found
 
@@ -383,10 +398,13 @@ def _clusters(*sizes: int) -> Iterator[list[Any]]:
 
     from distributed import Client, LocalCluster
 
+    before = dict(os.environ)
     with ExitStack() as stack:
+        # What Dask sets for its workers, such as one thread, it also leaves to all that this process starts later.
+        stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
         clients = []
         for size in sizes:
-            options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50, "memory_limit": "3GB"}
+            options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50, "memory_limit": "3GB"}
             cluster = stack.enter_context(LocalCluster(n_workers=size, processes=True, **options))
             clients.append(stack.enter_context(Client(cluster, set_as_default=False)))
         yield clients
@@ -404,7 +422,8 @@ class Site:
     """What a cluster is made of.
 
     Attributes:
-        pixels_per_second: Of one worker, once a tile is read.
+        scaled: Pixels a second that one worker reads from memory and scales.
+        pixels_per_second: That it computes of them.
         bytes_per_pixel: Of the scene's file.
         storage: Bytes a second that all workers get of it together.
         latency: Seconds until a request is answered; a tile's requests, one a line, follow one another.
@@ -414,6 +433,7 @@ class Site:
         block: Rows and columns that tiles are multiples of.
     """
 
+    scaled: float
     pixels_per_second: float
     bytes_per_pixel: float
     storage: float
@@ -475,14 +495,14 @@ def _map_one(site: Site, workers: int, rows: int, columns: int, now: float) -> f
         while queued and idle:
             queued, idle = queued - 1, idle - 1
             storage = max(now, storage) + reading
-            end = max(storage, now + waiting) + pixels / site.pixels_per_second
+            end = max(storage, now + waiting) + pixels / site.scaled + pixels / site.pixels_per_second
             heapq.heappush(events, (end, "computed"))
     return now
 
 
 def a_process_a_scene(site: Site, workers: int) -> float:
     """Return pixels a second of processes that map a scene each: they share the storage alone, and read while they compute."""
-    alone = 1 / (1 / site.pixels_per_second + 1 / site.finished)
+    alone = 1 / (1 / min(site.scaled, site.pixels_per_second) + 1 / site.finished)
     by_latency = 1000 / site.latency if site.latency else np.inf  # a line of 1000 pixels a request
     return min(workers * min(alone, by_latency), site.storage / site.bytes_per_pixel)
 
@@ -507,25 +527,32 @@ def where(found: dict[str, Any]) -> str:
 
 def costs(size: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return by size the pixels, and microseconds and CPU microseconds a pixel beyond start-up."""
-    start, found = size["runs"][START], {}
-    base = SHAPES[START][0] * SHAPES[START][1]
+    start, found, last = size["runs"][START], {}, START
     for name, runs in size["runs"].items():
-        if name != START:
-            pixels = SHAPES[name][0] * SHAPES[name][1]
-            found[name] = {
-                key: 1e6 * (best(runs, key) - best(start, key)) / (pixels - base) for key in ("seconds", "cpu")
-            } | {"pixels": pixels, "memory": max(run["memory"] for run in runs), "runs": len(runs)}
+        if name == START:
+            continue
+        pixels = _pixels(name)
+        found[name] = {
+            key: 1e6 * (best(runs, key) - best(start, key)) / (pixels - _pixels(START)) for key in ("seconds", "cpu")
+        }
+        found[name]["pixels"] = pixels
+        if name != ENMAP:
+            more = best(runs) - best(size["runs"][last])
+            found[name]["further"] = 1e6 * more / (pixels - _pixels(last))
+            last = name
     return found
 
 
+def _pixels(name: str) -> int:
+    return SHAPES[name][0] * SHAPES[name][1]
+
+
 def spread_of_costs(size: dict[str, Any]) -> tuple[float, float]:
-    """Return how far costs a pixel of 145 bands are from their median, from 10⁵ pixels on: by time, and by CPU time."""
+    """Return how far costs a pixel of 145 bands are from their median, from 10⁵ pixels on: as they are, and of further pixels."""
     large = [each for name, each in costs(size).items() if name != ENMAP and each["pixels"] >= 1e5]
-    found = []
-    for key in ("seconds", "cpu"):
-        middle = statistics.median(each[key] for each in large)
-        found.append(max(abs(each[key] / middle - 1) for each in large))
-    return found[0], found[1]
+    kinds = [each["seconds"] for each in large], [each["further"] for each in large if each["pixels"] > 1e5]
+    as_is, further = (max(abs(cost / statistics.median(kind) - 1) for cost in kind) for kind in kinds)
+    return as_is, further
 
 
 def most_memory(size: dict[str, Any]) -> float:
@@ -535,7 +562,7 @@ def most_memory(size: dict[str, Any]) -> float:
 
 def summary_parts(results: dict[str, Any]) -> list[str]:
     """Return the table of what was wanted and what was found."""
-    by_time, by_cpu = spread_of_costs(results["size"])
+    as_is, further = spread_of_costs(results["size"])
     memory, runs, disk = most_memory(results["size"]), results["cluster"]["runs"], results["disk"]
     ratio = best(runs["1 worker"]) / best(runs["2 workers"])
     kills = results["kills"]["process"] + results["kills"]["workers"]
@@ -546,8 +573,8 @@ def summary_parts(results: dict[str, Any]) -> list[str]:
         [
             "cost a pixel, 10⁵ pixels and more",
             f"within {WANTED_SPREAD:.0%} of its median",
-            f"within {by_time:.0%}; CPU time within {by_cpu:.0%}",
-            _met(by_time <= WANTED_SPREAD),
+            f"within {as_is:.0%}; of the pixels beyond 10⁵ within {further:.1%}",
+            _met(as_is <= WANTED_SPREAD),
         ],
         ["peak memory", f"≤ {WANTED_MEMORY} × 512 MB", f"{memory:.2f} × 512 MB", _met(memory <= WANTED_MEMORY)],
         ["2 workers against 1", f"≥ {WANTED_RATIO} times as fast", f"{ratio:.2f} times", _met(ratio >= WANTED_RATIO)],
@@ -564,7 +591,7 @@ def _met(met: bool) -> str:
 def size_parts(size: dict[str, Any]) -> list[str]:
     """Return the section of one machine's sizes."""
     found, start = costs(size), size["runs"][START]
-    rows = [[START, f"{best(start):.2f}", f"{best(start, 'cpu'):.2f}", "", "", "", _mb(start), "", str(len(start))]]
+    rows = [[START, f"{best(start):.2f}", f"{best(start, 'cpu'):.2f}", "", "", "", "", _mb(start), "", str(len(start))]]
     for name, each in found.items():
         runs = size["runs"][name]
         rows.append(
@@ -573,6 +600,7 @@ def size_parts(size: dict[str, Any]) -> list[str]:
                 f"{best(runs):.2f}",
                 f"{best(runs, 'cpu'):.2f}",
                 f"{each['seconds']:.1f}",
+                f"{each['further']:.1f}" if "further" in each else "",
                 f"{each['cpu']:.1f}",
                 f"{1e6 / each['seconds']:,.0f}",
                 _mb(runs),
@@ -585,6 +613,7 @@ def size_parts(size: dict[str, Any]) -> list[str]:
         "s",
         "CPU s",
         "µs a pixel",
+        "µs a further pixel",
         "CPU µs a pixel",
         "pixels a second",
         "peak MB",
@@ -592,17 +621,21 @@ def size_parts(size: dict[str, Any]) -> list[str]:
         "runs",
     ]
     noise = max(run["seconds"] for run in start) - best(start)
-    by_time, by_cpu = spread_of_costs(size)
+    as_is, further = spread_of_costs(size)
     return [
         "## One machine",
         "`spectralmamba map --memory 512MB` of scenes of 145 bands (one of 224), a process a run, files warm in memory. Times "
         "are the best of the runs; cost a pixel is the time beyond that of 64 × 64 pixels, which is start-up. Peak memory is "
-        "the largest of the runs. One block of 128 lines repeats, so maps compress better than those of real scenes.",
+        "the largest of the runs. A further pixel is one more than the size before. One block of 128 lines repeats, so maps "
+        "compress better than those of real scenes.",
         f"{where(size)}, {size['threads']} threads",
         table(head, rows),
-        f"- From 10⁵ pixels on the cost a pixel of 145 bands stays within {by_time:.0%} of its median, CPU time within "
-        f"{by_cpu:.0%}; wanted: {WANTED_SPREAD:.0%}. Start-up varies by {noise:.2f} s between runs, which is "
-        f"{1e6 * noise / 1e4:.0f} µs a pixel at 10⁴ pixels and {1e6 * noise / 1e5:.1f} µs at 10⁵.",
+        f"- From 10⁵ pixels on the cost a pixel of 145 bands stays within {as_is:.0%} of its median; wanted: "
+        f"{WANTED_SPREAD:.0%}. A further pixel, counted from the size before, costs the same within {further:.1%} beyond 10⁵. "
+        "The first 10⁵ pixels cost more: among other things, opening looks at up to 8 million values, and the first tile is read "
+        "before anything is computed.",
+        f"- Start-up varies by {noise:.2f} s between runs, which is {1e6 * noise / 1e4:.0f} µs a pixel at 10⁴ pixels and "
+        f"{1e6 * noise / 1e5:.1f} µs at 10⁵.",
         f"- Peak memory is at most {most_memory(size):.2f} × 512 MB; wanted: no more than {WANTED_MEMORY}.",
         "- 10⁸ pixels, a file of 29 GB, are measured with `--largest`"
         + ("." if "10⁸" in size["runs"] else " alone, and were not here."),
@@ -633,6 +666,9 @@ def cluster_parts(cluster: dict[str, Any], parameters: dict[str, Any]) -> list[s
     head = ["", "s, median", "pixels a second, best", "tiles", "last copies, s", "workers' CPU s", "client's CPU s"]
     workers, threads = _ratios(runs, "1 worker", "2 workers"), _ratios(runs, "1 thread", "2 threads")
     met = _met(best(runs["1 worker"]) / best(runs["2 workers"]) >= WANTED_RATIO)
+    most = max(run.get("worker_memory", 0) for found in runs.values() for run in found)
+    both = min(runs["2 workers"], key=lambda run: run["seconds"])
+    needed = both["workers_cpu"] + both["this_process_cpu"]
     compared = []
     for number, name in ((1, "1 worker"), (2, "2 workers")):
         rows_of_scene = cluster["pixels"] // 1000
@@ -644,20 +680,34 @@ def cluster_parts(cluster: dict[str, Any], parameters: dict[str, Any]) -> list[s
         "## Workers on one machine",
         f"One scene of {cluster['pixels']:,} pixels by Dask workers of one thread each, and by one process, in turn. Clusters are "
         "started before. CPU seconds are those of the best round.",
+        *filter(None, [cluster.get("note")]),
         where(cluster),
         table([*head, "other programs' CPU s"], rows),
-        f"- 2 workers are {workers} times as fast as 1; wanted: {WANTED_RATIO}, {met} by the best rounds.",
-        f"- 2 threads of one process are {threads} times as fast as 1; beside them one thread reads the next tile.",
-        f"- A worker's peak memory is {max(best(runs[n], 'worker_memory') for n in ('1 worker', '2 workers')) / 1e6:.0f} MB.",
+        f"- 2 workers are {workers}; wanted: {WANTED_RATIO}, {met} by the best rounds. The client and 2 workers need "
+        f"{needed:.1f} CPU s, so {needed / 2:.1f} s on 2 cores, and {both['after_the_last_tile']:.1f} s for the last copies.",
+        f"- 2 threads of one process are {threads}; beside them one thread reads the next tile.",
+        f"- A worker's peak memory is {most / 1e6:.0f} MB.",
+        f"- One thread of a Dask worker computes {parameters['pixels_per_second']['computed']:,.0f} pixels a second of one tile, "
+        f"of another process {parameters['outside_a_worker']['computed']:,.0f}. Dask's nanny starts workers with "
+        "`MALLOC_TRIM_THRESHOLD_=65536`, by which memory goes back to the system after each use; another process started so is "
+        "as slow.",
         "The simulation below knows the parts' own costs, not these times. Its prediction, in pixels a second:",
         table(["", "tiles", "predicted", "measured, best", "difference"], compared),
     ]
 
 
 def _ratios(runs: dict[str, list[dict[str, Any]]], slow: str, fast: str) -> str:
-    found = [one["seconds"] / two["seconds"] for one, two in zip(runs[slow], runs[fast], strict=True)]
-    of_best = best(runs[slow]) / best(runs[fast])
-    return f"{of_best:.2f} (best against best; by rounds {min(found):.2f} to {max(found):.2f})"
+    pairs = list(zip(runs[slow], runs[fast], strict=True))
+    found = [one["seconds"] / two["seconds"] for one, two in pairs]
+    quiet = [
+        one["seconds"] / two["seconds"] for one, two in pairs if max(each["others_cpu"] for each in (one, two)) < QUIET
+    ]
+    said = f"{best(runs[slow]) / best(runs[fast]):.2f} times as fast as 1, best round against best; by rounds "
+    said += f"{min(found):.2f} to {max(found):.2f}"
+    if quiet:
+        said += f", in {len(quiet)} of {len(found)} where other programs took less than {QUIET} CPU s "
+        said += f"{min(quiet):.2f} to {max(quiet):.2f}"
+    return said
 
 
 def kills_parts(kills: dict[str, Any]) -> list[str]:
@@ -671,6 +721,7 @@ def kills_parts(kills: dict[str, Any]) -> list[str]:
         of_process = f"{process['moment']:.2f}", at, _same(process)
         rows.append([str(number), *of_process, f"{worker['moment']:.2f}", written, _same(worker)])
     head = ["", "process killed at, s", "what was there", "files", "worker killed at, s", "written", "files"]
+    late = sum(each["tiles_done"] == each["tiles"] for each in kills["workers"])
     same = [sum(each["same"] for each in kills[kind]) for kind in ("process", "workers")]
     return [
         "## Kills",
@@ -683,6 +734,7 @@ def kills_parts(kills: dict[str, Any]) -> list[str]:
         table(head, rows),
         f"- Same after {same[0]} of {len(rows)} kills of the process and {same[1]} of {len(rows)} of a worker; unbroken on the "
         f"cluster: {'same' if kills['unbroken_cluster_same'] else 'different'}.",
+        f"- {late} of the workers were killed when all tiles were written, so that no tile was lost.",
     ]
 
 
@@ -715,10 +767,10 @@ def disk_parts(disk: dict[str, Any]) -> list[str]:
 def this_machine(parameters: dict[str, Any]) -> Site:
     """Return this machine as the parts' measured costs have it."""
     speed = parameters["pixels_per_second"]
-    # A worker reads from memory here, so reading is a part of what it computes.
-    alone = 1 / sum(1 / speed[what] for what in ("read and scaled", "computed", "saved"))
-    tasks = parameters["tasks_per_second"]
-    return Site(alone, BANDS * ITEM, 1e12, 0, speed["written by the client"], speed["finished"], tasks)
+    computed = 1 / (1 / speed["computed"] + 1 / speed["saved"])
+    tasks, written, finished = parameters["tasks_per_second"], speed["written by the client"], speed["finished"]
+    # The file is in memory: reading it is a part of scaling.
+    return Site(speed["read and scaled"], computed, BANDS * ITEM, 1e12, 0, written, finished, tasks)
 
 
 def gpu_speed() -> tuple[float, str]:
@@ -732,11 +784,15 @@ def gpu_speed() -> tuple[float, str]:
 
 
 def sites(results: dict[str, Any]) -> dict[str, Site]:
-    """Return the clusters that are simulated: EnMAP-like scenes, CPU workers or GPUs, and three kinds of storage."""
-    here, gpu = this_machine(results["parameters"]), gpu_speed()[0]
-    here = replace(here, bytes_per_pixel=ENMAP_BANDS * ITEM, pixels_per_second=here.pixels_per_second * _enmap(results))
-    reading = results["parameters"]["pixels_per_second"]["read and scaled"] * BANDS / ENMAP_BANDS
-    of_gpu = replace(here, pixels_per_second=1 / (1 / gpu + 1 / reading), block=256)
+    """Return the clusters that are simulated: scenes of 224 bands, CPU workers or GPUs, and two kinds of storage."""
+    here = this_machine(results["parameters"])
+    here = replace(
+        here,
+        scaled=here.scaled * BANDS / ENMAP_BANDS,
+        pixels_per_second=here.pixels_per_second * _enmap(results),
+        bytes_per_pixel=ENMAP_BANDS * ITEM,
+    )
+    of_gpu = replace(here, pixels_per_second=gpu_speed()[0], block=256)
     return {
         "CPU, 2 GB/s, 1 ms": replace(here, storage=2e9, latency=1e-3),
         "CPU, 100 GB/s, 20 ms": replace(here, storage=1e11, latency=2e-2),
@@ -758,7 +814,7 @@ def simulation_parts(results: dict[str, Any]) -> list[str]:
         "## Many workers",
         "A simulation, not a measurement. Workers read a tile, then compute it; one storage, one scheduler and one client, "
         "which alone writes the map, do one thing after another. Numbers are millions of pixels a second; in brackets the "
-        "share of what as many workers would do if none waited for anything but its own reading. Scenes have "
+        "share of what as many workers would compute if they did nothing else. Scenes have "
         f"{ENMAP_BANDS} bands of int16. “Scenes” are of 1000 × 1000 pixels, one after another with one client; “mosaic” is "
         "one scene of 20 000 × 1000; “a process a scene” is as many `spectralmamba map` as workers, each with its own list. "
         "Storage and latency are assumed, as the heads say; a request is a line, of which a worker asks for one after another.",
@@ -777,9 +833,13 @@ def simulation_parts(results: dict[str, Any]) -> list[str]:
                 simulate(site, workers, 20_000, 1000),
                 a_process_a_scene(site, workers),
             )
-            rows.append([f"{workers}", *(f"{value / 1e6:.3g} ({value / ideal:.0%})" for value in found)])
+            rows.append([f"{workers}", *(f"{value / 1e6:.3g} ({_share(value / ideal)})" for value in found)])
         parts += [f"{name}:", table(["workers", "scenes, one client", "mosaic, one client", "a process a scene"], rows)]
     return parts
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.01 else f"{value:.2%}"
 
 
 def arithmetic_parts(results: dict[str, Any]) -> list[str]:
@@ -792,21 +852,25 @@ def arithmetic_parts(results: dict[str, Any]) -> list[str]:
     rows = []
     amounts = {"1000 scenes": float(SCENES * SCENE_PIXELS), "land of the Earth": land}
     for what, of in (
-        ("pixels", lambda n: f"{n:.3g}"),
+        ("pixels", lambda n: f"{n:,.0f}"),
         ("scenes of 10⁶ pixels", lambda n: f"{n / SCENE_PIXELS:,.0f}"),
         ("bytes read", lambda n: _bytes(n * ENMAP_BANDS * ITEM)),
         ("maps, class and confidence, uncompressed", lambda n: _bytes(5 * n)),
         ("maps as compressed here", lambda n: _bytes(map_bytes * n)),
         ("core-hours", lambda n: f"{n * (cpu + start / SCENE_PIXELS) / 3600:,.1f}"),
         ("of them start-up, a process a scene", lambda n: f"{n / SCENE_PIXELS * start / 3600:,.1f}"),
+        ("cores to end in 24 hours", lambda n: f"{n * (cpu + start / SCENE_PIXELS) / 86_400:,.1f}"),
         ("GPU-hours", lambda n: f"{n / gpu / 3600:,.2f}"),
+        ("bytes a second to end in 24 hours", lambda n: _bytes(n * ENMAP_BANDS * ITEM / 86_400)),
+        ("requests in all, a line each", lambda n: f"{n / 1000:,.0f}"),
     ):
         rows.append([what, *(of(n) for n in amounts.values())])
     return [
         "## A thousand scenes, and a global archive",
-        f"Scenes of 1000 × 1000 pixels, {ENMAP_BANDS} bands, int16. Land is {LAND_KM2:.3g} km², covered once by pixels of "
-        f"{LAND_PIXEL_M} m, all of it classified. Core-hours are {1e6 * cpu:.1f} CPU µs a pixel, measured above, and start-up of "
-        f"{start:.1f} CPU s a scene. GPU-hours are {gpu:,.0f} pixels a second: {source}; they hold if storage and reading keep up.",
+        f"Scenes of 1000 × 1000 pixels, {ENMAP_BANDS} bands, int16. Land is {LAND_KM2 / 1e6:.0f} million km², covered once by "
+        f"pixels of {LAND_PIXEL_M} m, all of it classified. Core-hours are {1e6 * cpu:.1f} CPU µs a pixel, measured above, "
+        f"and start-up of {start:.1f} CPU s a scene. GPU-hours are at {gpu:,.0f} pixels a second, {source}; they hold if "
+        "reading keeps up.",
         table(["", *amounts], rows),
     ]
 
@@ -823,41 +887,51 @@ def bounds_parts(results: dict[str, Any]) -> list[str]:
     """Return the section of what bounds first."""
     found = sites(results)
     cpu, (gpu_alone, source) = found["CPU, 2 GB/s, 1 ms"], gpu_speed()
-    speed = results["parameters"]["pixels_per_second"]
-    reading = speed["read and scaled"] * BANDS / ENMAP_BANDS
     client = 1 / (1 / cpu.written + 1 / cpu.finished)
-    tile = 256 * 1000
-    bytes_ = ENMAP_BANDS * ITEM
-    memory = costs(results["size"])[ENMAP]["memory"]
-    limits = [
-        ("one thread that reads and scales", reading, "each process has its own"),
+    one = 1 / (1 / cpu.scaled + 1 / cpu.pixels_per_second)
+    bytes_ = cpu.bytes_per_pixel
+    again = SCENE_COLUMNS / cpu.block
+    memory = max(run["memory"] for run in results["size"]["runs"][ENMAP])
+    shared = [
         ("the client: last copies", cpu.finished, "workers wait meanwhile"),
         ("the client: parts into the working rasters", cpu.written, "while workers compute"),
-        ("the client: both", client, "one client for all scenes"),
         ("storage of 2 GB/s", 2e9 / bytes_, f"{bytes_} B a pixel"),
+        ("storage of 2 GB/s, tiles of 64 × 64", 2e9 / bytes_ / again, f"each line is read {again:.0f} times"),
         ("storage of 100 GB/s", 1e11 / bytes_, ""),
-        ("requests, 5500 a second", 5500 * 1000.0, "a line of 1000 pixels each; what one prefix of S3 gives"),
-        ("requests of 20 ms, one worker", 1000 / 0.02, "one after another"),
-        ("scheduler, tiles of 256 × 1000", cpu.tasks * tile, f"{cpu.tasks:,.0f} tasks a second"),
-        ("scheduler, tiles of 64 × 64", cpu.tasks * 64 * 64, "what many workers make of one small scene"),
+        ("5500 requests a second", 5500 * 1000.0, "a line of 1000 pixels each; the rate is that of one prefix of S3"),
+        ("scheduler, tiles of 256 × 1000", cpu.tasks * 256_000, f"{cpu.tasks:,.0f} tasks a second"),
+        ("scheduler, tiles of 64 × 64", cpu.tasks * 64 * 64, ""),
     ]
     rows = [
-        [what, f"{value:,.0f}", f"{value / cpu.pixels_per_second:,.0f}", f"{value / gpu_alone:.2g}", note]
-        for what, value, note in sorted(limits, key=lambda each: each[1])
+        [what, f"{value:,.0f}", f"{value / one:,.0f}", f"{value / gpu_alone:.2g}", note]
+        for what, value, note in sorted(shared, key=lambda each: each[1])
+    ]
+    low, high = results["parameters"].get("read_and_scaled_range", [cpu.scaled * ENMAP_BANDS / BANDS] * 2)
+    varied = f"in memory already; {low:,.0f} to {high:,.0f} at {BANDS} bands in several runs"
+    own = [
+        ["reading and scaling, one thread", f"{cpu.scaled:,.0f}", varied],
+        ["requests of 1 ms, one after another", f"{1000 / 1e-3:,.0f}", "a line of 1000 pixels each"],
+        ["requests of 20 ms, one after another", f"{1000 / 0.02:,.0f}", ""],
+        ["computing, one CPU thread", f"{cpu.pixels_per_second:,.0f}", ""],
+        ["computing, one GPU", f"{gpu_alone:,.0f}", source],
     ]
     return [
         "## What bounds first",
-        f"Each part alone, {ENMAP_BANDS} bands; a CPU worker of one thread maps {cpu.pixels_per_second:,.0f} pixels a second, a "
-        f"GPU computes {gpu_alone:,.0f}: {source}. The columns of workers say how many keep that part busy.",
+        f"Each part alone, {ENMAP_BANDS} bands. What all share, and how many CPU workers of one thread, {one:,.0f} pixels a "
+        "second with their reading, or GPUs, if reading keeps up with them, keep it busy:",
         table(["part", "pixels a second", "CPU workers", "GPUs", ""], rows),
-        f"- With one client, its last copies and its writing come first: {client:,.0f} pixels a second together, which is "
-        f"{client / cpu.pixels_per_second:,.0f} CPU workers or {client / gpu_alone:.2g} GPUs. Many scenes are mapped faster by "
-        "many processes, each with its own list of scenes: `spectralmamba map model.safetensors list.txt --out maps`.",
-        f"- With a process a scene storage comes first: {bytes_ * cpu.pixels_per_second / 1e6:.0f} MB/s for each CPU worker. A "
-        f"GPU would need {bytes_ * gpu_alone / 1e9:.1f} GB/s, but the one thread that reads and scales for it gives "
-        f"{reading:,.0f} pixels a second, {reading / gpu_alone:.0%} of that.",
-        "- A scene of 1000 × 1000 pixels has 256 blocks of 64 × 64: more workers than that find nothing to do in it. Tiles "
-        "narrower than its lines read whole lines again, as lines of up to 4096 bytes are read whole.",
+        "What each worker has for itself:",
+        table(["part", "pixels a second", ""], own),
+        "- With one client and scenes of 1000 × 1000 pixels, the size of the tiles comes first. More workers get smaller tiles, "
+        f"down to 64 × 64: then lines of up to 4096 bytes, which are read whole, are read {again:.0f} times, and the scheduler "
+        f"hands out {cpu.tasks * 64 * 64:,.0f} pixels a second. A scene has 256 such tiles: more workers find nothing to do in it.",
+        f"- With one client and large tiles its last copies and its writing come first: {client:,.0f} pixels a second together, "
+        f"{client / one:,.0f} CPU workers or {client / gpu_alone:.2g} GPUs. Many scenes are mapped faster by many processes, "
+        "each with its own list of them: `spectralmamba map model.safetensors list.txt --out maps`.",
+        f"- With a process a scene storage comes first: {bytes_ * one / 1e6:.0f} MB/s for each CPU worker. A GPU would need "
+        f"{bytes_ * gpu_alone / 1e9:.1f} GB/s; the one thread that reads and scales for it gives {cpu.scaled:,.0f} pixels a "
+        f"second, {cpu.scaled / gpu_alone:.0%} of what it computes, so this thread comes before any storage above "
+        f"{bytes_ * cpu.scaled / 1e9:.1f} GB/s a GPU.",
         f"- Memory does not grow with the scene: {memory / 1e6:.0f} MB a process of two threads with `--memory 512MB`, so "
         f"1000 processes take {memory / 1e6:.0f} GB on their nodes together.",
     ]

@@ -349,7 +349,7 @@ def test_errors_of_workers_come_as_they_were(
 
 
 def test_a_part_that_cannot_be_written_is_told(classifier: Classifier, tmp_path: Path) -> None:
-    job = cluster._Job("", tmp_path / "none", "", "cpu", (4, 4), None, 1, lambda tile: {"classes": tile.ids})
+    job = cluster._Job("", tmp_path / "none", "", "cpu", (4, 4), None, 1, lambda tile: {"classes": tile.ids}, "float32")
     square = slice(0, 4), slice(0, 4)
     tile = inference.tile_alone(classifier, (4, 4), *square, np.ones((len(classifier.bands), 4, 4), np.float32))
     with pytest.raises(OutputError, match=r"cannot write its part.*Free some space"):

@@ -30,7 +30,7 @@ def scale() -> Iterator[ModuleType]:
 @pytest.fixture
 def site(scale: ModuleType) -> object:
     """A cluster where nothing but computing takes time."""
-    return scale.Site(1e5, 290, storage=1e18, latency=0, written=1e18, finished=1e18, tasks=1e12)
+    return scale.Site(1e18, 1e5, 290, storage=1e18, latency=0, written=1e18, finished=1e18, tasks=1e12)
 
 
 # Those that take nothing from docs/performance.md, which other benchmarks write.

@@ -7,6 +7,7 @@ read at a time and however many threads there are.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -33,7 +34,9 @@ BLOCK = 64
 """Rows and columns of a block on the CPU: small enough for its caches, large enough that halos cost little."""
 
 _GPU_BLOCK = 512
-BATCH, _GPU_BATCH = 256, 65536  # pixels that a network takes at a time
+_READERS, _STRIP = 8, 16  # threads that read for a GPU; rows that one reads at a time, at least
+# Pixels that a network takes at a time: with a companion as many as have their kernels in a CPU's cache.
+BATCH, _LARGE_BATCH, _GPU_BATCH = 256, 1024, 65536
 # Cutting patches out pays where fewer than this share of a block's pixels is asked for.
 _FEW = 1 / 8
 
@@ -146,7 +149,8 @@ def tiles(
         part = scene.isel(band=bands, y=window.outer_rows, x=window.outer_columns)
         return np.asarray(part.values, np.float32)
 
-    yield from _tiles(classifier, scene.shape[1:], wanted, read, batch_size, workers, precision)
+    rows_at_a_time = whole_blocks(_STRIP, max(1, int(scene.encoding.get("preferred_chunks", {}).get("y", 1))))
+    yield from _tiles(classifier, scene.shape[1:], wanted, read, rows_at_a_time, batch_size, workers, precision)
 
 
 def tile_alone(
@@ -170,10 +174,12 @@ def tile_alone(
         precision: Of matrix products.
     """
     window = _with_halo(rows, columns, shape, classifier.patch // 2)
+
+    def read(part: _Window) -> np.ndarray:
+        return values[:, _within(part.outer_rows, window.outer_rows)]
+
     with nullcontext() if classifier.device.type == "cpu" else _ON_GPU:
-        (tile,) = _tiles(
-            classifier, shape, [(window, True)], lambda _: np.asarray(values, np.float32), None, workers, precision
-        )
+        (tile,) = _tiles(classifier, shape, [(window, True)], read, shape[0], None, workers, precision)
     return tile
 
 
@@ -185,6 +191,7 @@ def _tiles(
     shape: tuple[int, ...],
     wanted: Sequence[tuple[_Window, np.ndarray | bool]],
     read: Callable[[_Window], np.ndarray],
+    rows_at_a_time: int,
     batch_size: int | None,
     workers: int | None,
     precision: Precision,
@@ -193,23 +200,22 @@ def _tiles(
     block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
     check_precision(precision, classifier)
     classifier = replace(classifier, network=fused(classifier.network.eval(), half=precision == "float16"))
-    batch_size = batch_size or (BATCH if on_cpu else _GPU_BATCH)
+    if batch_size is None:
+        batch_size = (BATCH if isinstance(classifier.network, Committee) else _LARGE_BATCH) if on_cpu else _GPU_BATCH
     workers = (workers or torch.get_num_threads()) if on_cpu else 1
-    load = _load_on_cpu if on_cpu else _LoadOnGpu(classifier)
-
-    def loaded_from(window: _Window) -> _Loaded:
-        return load(torch.from_numpy(read(window)))
-
     # On a GPU one thread launches kernels; torch keeps its threads for copies.
     pools = _threads(workers) if on_cpu else ThreadPoolExecutor(1, "classifier")
-    with pools as pool, ThreadPoolExecutor(1, "reader") as reader:
-        ahead: Future[_Loaded] | None = reader.submit(loaded_from, wanted[0][0]) if wanted else None
+    # One thread reads some million pixels a second: enough for a CPU, not for a GPU.
+    readers = 1 if on_cpu else max(1, min(_READERS, (os.cpu_count() or 1) // 2))
+    with pools as pool, ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(readers, "strips") as strips:
+        load = (_LoadOnCpu if on_cpu else _LoadOnGpu)(classifier, read, rows_at_a_time, strips)
+        ahead: Future[_Loaded] | None = reader.submit(load, wanted[0][0]) if wanted else None
         computed: tuple[_Window, _Outputs] | None = None
         try:
             for number, (window, asked) in enumerate(wanted):
                 assert ahead is not None
                 loaded = ahead.result()
-                ahead = reader.submit(loaded_from, wanted[number + 1][0]) if number + 1 < len(wanted) else None
+                ahead = reader.submit(load, wanted[number + 1][0]) if number + 1 < len(wanted) else None
                 outputs = _compute(classifier, shape, window, loaded, asked, block, batch_size, pool)
                 if on_cpu:
                     yield outputs.tile(classifier, window)
@@ -290,20 +296,76 @@ class _Loaded(NamedTuple):
         return _Loaded(self.values[:, rows, columns], valid)
 
 
-def _load_on_cpu(values: Tensor) -> _Loaded:
-    return _Loaded(values, None)
+class _LoadOnCpu:
+    """Reads windows some rows at a time, into memory that is used again: that of large new arrays takes longer to get than to fill.
+
+    Args:
+        classifier: What classifies.
+        read: Reads the classifier's bands of a window with its halo, `(L, h, w)`.
+        rows_at_a_time: So many, from multiples of it: blocks of the file.
+        strips: Threads that read.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        read: Callable[[_Window], np.ndarray],
+        rows_at_a_time: int,
+        strips: ThreadPoolExecutor,
+    ) -> None:
+        self._bands, self._read, self._rows, self._strips = len(classifier.bands), read, rows_at_a_time, strips
+        self._spare: list[Tensor] = [
+            torch.empty(0),
+            torch.empty(0),
+        ]  # one is read into while the other is computed with
+
+    def __call__(self, window: _Window) -> _Loaded:
+        """Read a window."""
+        return _Loaded(self._fill(window, self._memory(self._size(window))), None)
+
+    def _memory(self, size: int) -> Tensor:
+        """Return memory for so many values, not that of the window before."""
+        memory = self._spare.pop(0)
+        if len(memory) < size:
+            memory = torch.empty(size)
+        self._spare.append(memory)
+        return memory[:size]
+
+    def _size(self, window: _Window) -> int:
+        rows, columns = window.outer_rows, window.outer_columns
+        return self._bands * (rows.stop - rows.start) * (columns.stop - columns.start)
+
+    def _fill(self, window: _Window, memory: Tensor) -> Tensor:
+        """Read a window into memory, and return it as `(L, h, w)`."""
+        rows, columns = window.outer_rows, window.outer_columns
+        values = memory.view(self._bands, rows.stop - rows.start, columns.stop - columns.start)
+        target = values.numpy()
+
+        def fill(first: int) -> None:
+            strip = slice(max(first, rows.start), min(first + self._rows, rows.stop))
+            target[:, _within(strip, rows)] = self._read(window._replace(outer_rows=strip))
+
+        list(self._strips.map(fill, range(rows.start - rows.start % self._rows, rows.stop, self._rows)))
+        return values
 
 
-class _LoadOnGpu:
+class _LoadOnGpu(_LoadOnCpu):
     """Copies windows to a GPU while it computes others, and looks there for what is missing in them."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        read: Callable[[_Window], np.ndarray],
+        rows_at_a_time: int,
+        strips: ThreadPoolExecutor,
+    ) -> None:
+        super().__init__(classifier, read, rows_at_a_time, strips)
         self.device, self.patch = classifier.device, classifier.patch
         self.stream, self.computing = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
 
-    def __call__(self, values: Tensor) -> _Loaded:
-        pinned = torch.empty(values.shape, pin_memory=True)
-        pinned.copy_(values)
+    def __call__(self, window: _Window) -> _Loaded:
+        """Read a window and copy it."""
+        pinned = self._fill(window, torch.empty(self._size(window), pin_memory=True))  # torch keeps such memory
         with torch.cuda.stream(self.stream):
             there = pinned.to(self.device, non_blocking=True)
             valid = _validity(there, self.patch)
@@ -314,7 +376,9 @@ class _LoadOnGpu:
 
 def _validity(values: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     """Tell which pixels of `(L, h, w)` are finite in all bands, `(h, w)`, and of which the whole patch is."""
-    valid = values.isfinite().all(0)
+    valid = values.sum(0).isfinite()  # one pass; only a sum of finite values can be finite
+    if not valid.all():
+        valid[~valid] = values[:, ~valid].isfinite().all(0)
     return valid, _whole(valid, patch)
 
 

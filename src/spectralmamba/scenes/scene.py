@@ -25,6 +25,9 @@ BLOCK_VALUES = 4_000_000
 MICROMETRES_BELOW = 100.0
 """Wavelengths without unit are µm if all are below this: no optical sensor measures below 100 nm or beyond 100 µm."""
 
+_SAFE = 1e18
+"""Scales and offsets below this keep 64-bit integers finite in float32."""
+
 NANOMETRES_PER_UNIT = {
     **dict.fromkeys(("nanometers", "nanometres", "nanometer", "nanometre", "nm"), 1.0),
     **dict.fromkeys(("micrometers", "micrometres", "micrometer", "micrometre", "microns", "micron", "um"), 1000.0),
@@ -51,15 +54,20 @@ class Calibration:
     def physical(self, raw: np.ndarray, bands: np.ndarray, missing: np.ndarray | None = None) -> np.ndarray:
         """Return float32 values of the shape of `raw` `(len(bands), h, w)`, NaN where nothing was measured."""
         values = np.empty(raw.shape, np.float32)
+        # Band by band, so that the passes over a band find it in the cache.
         with np.errstate(over="ignore", invalid="ignore"):
             for position, band in enumerate(bands):
+                stored, physical = raw[position], values[position]
                 scale, offset = self.scale[band], self.offset[band]
-                unchanged = scale == 1 and offset == 0
-                values[position] = raw[position] if unchanged else raw[position] * scale + offset
-        values[~np.isfinite(values)] = np.nan
-        nothing = self.is_nodata(raw)
-        if nothing is not None:
-            values[nothing] = np.nan
+                if scale == 1 and offset == 0:
+                    physical[...] = stored
+                else:
+                    physical[...] = stored * scale + offset if offset else stored * scale
+                if stored.dtype.kind == "f" or not abs(scale) < _SAFE or not abs(offset) < _SAFE:
+                    np.copyto(physical, np.nan, where=~np.isfinite(physical))
+                nothing = self.is_nodata(stored)
+                if nothing is not None:
+                    np.copyto(physical, np.nan, where=nothing)
         if missing is not None:
             values[:, missing] = np.nan
         return values

@@ -5,8 +5,8 @@
 Everything classifies the same pixels of one simulated scene, round by round in turn, so that a machine that others use as well
 slows all. The network is SpectralMamba by its recommended settings without a companion, the same trained one in all of its rows:
 
-- whole scene: what `map_scene` computes, without files; on a GPU of the scene beside and below itself, up to `--whole-rows`, because
-  a small one does not fill it.
+- whole scene: what `map_scene` computes, without files; on a GPU of the scene beside and below itself, up to `--whole-rows`, since a
+  small one does not fill it.
 - whole scene, float16: the same, matrices multiplied in float16 (a GPU alone has it).
 - whole scene, with its companion: the same of the recommended committee.
 - gathered patches in memory: all patches cut out beforehand, which is not timed, batches of 1 024.
@@ -211,8 +211,9 @@ def main() -> None:
     if arguments.write_docs:
         what = (
             f"Written by `python benchmarks/mapping.py --write-docs`. {arguments.rows} × {arguments.rows} pixels in memory, "
-            f"{arguments.bands} bands, the recommended network without a companion, but in one row; in tiles {arguments.whole_rows} × {arguments.whole_rows}. All ways classify the same pixels, round by "
-            f"round in turn; medians of {arguments.rounds} rounds, and the ratio in the same round: median, lowest and highest. "
+            f"{arguments.bands} bands, the recommended network without a companion, but in one row; in tiles "
+            f"{arguments.whole_rows} × {arguments.whole_rows}. All ways classify the same pixels, round by round in turn; "
+            f"medians of {arguments.rounds} rounds, and the ratio in the same round: median, lowest and highest. "
             "What a row is, the script says."
         )
         head = f"- {where['date']}, commit {where['commit']}, {where['machine']}, {torch.get_num_threads()} threads"

@@ -150,6 +150,8 @@ def tiles(
         return np.asarray(part.values, np.float32)
 
     rows_at_a_time = whole_blocks(_STRIP, max(1, int(scene.encoding.get("preferred_chunks", {}).get("y", 1))))
+    if scene.variable._in_memory:
+        rows_at_a_time = scene.sizes["y"]  # torch copies what is there with all its threads
     yield from _tiles(classifier, scene.shape[1:], wanted, read, rows_at_a_time, batch_size, workers, precision)
 
 
@@ -339,6 +341,8 @@ class _LoadOnCpu:
         """Read a window into memory, and return it as `(L, h, w)`."""
         rows, columns = window.outer_rows, window.outer_columns
         values = memory.view(self._bands, rows.stop - rows.start, columns.stop - columns.start)
+        if rows.stop <= self._rows:
+            return values.copy_(torch.from_numpy(self._read(window)))
         target = values.numpy()
 
         def fill(first: int) -> None:

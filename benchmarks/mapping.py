@@ -5,7 +5,7 @@
 Everything classifies the same pixels of one simulated scene, round by round in turn, so that a machine that others use as well
 slows all. The network is SpectralMamba by its recommended settings without a companion, the same trained one in all of its rows:
 
-- whole scene: what `map_scene` computes, without files; on a GPU of the scene beside and below itself, up to `--whole-rows`, since a
+- whole scene: what `map_scene` computes, without files; on a GPU of the scene beside and below itself, up to `--whole-rows`: a
   small one does not fill it.
 - whole scene, float16: the same, matrices multiplied in float16 (a GPU alone has it).
 - whole scene, with its companion: the same of the recommended committee.

@@ -20,6 +20,7 @@ import pytest
 import torch
 import xarray as xr
 
+from interrupted import after, contents, stop
 from spectralmamba import Classifier, Settings, cluster, fit, inference, map_scene, open_scene, split_random
 from spectralmamba.archive import MAPPED, map_scenes
 from spectralmamba.errors import ClusterError, MissingPackageError, OutputError, SceneError
@@ -84,27 +85,6 @@ def out(tmp_path: Path) -> Path:
     """A folder for maps."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes of all files of a folder and what lies in it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def after(tiles: int, do: Callable[[], object]) -> Callable[[int, int], None]:
-    """Do something after so many tiles, counted by calls."""
-    calls: list[int] = []
-
-    def on_tile(done: int, _: int) -> None:
-        calls.append(done)
-        if len(calls) == tiles:
-            do()
-
-    return on_tile
-
-
-def stop() -> None:
-    raise KeyboardInterrupt
 
 
 def test_workers_write_the_map_of_one_process(

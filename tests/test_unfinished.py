@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from interrupted import after, contents, stop
 from spectralmamba import Classifier, map_scene, open_scene
 from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.scenes.writing import write_scene
@@ -31,27 +31,6 @@ def scene(small_scene: xr.DataArray, tmp_path: Path) -> xr.DataArray:
     large = small_scene.isel(y=np.arange(24) % 12).drop_vars(["x", "y", "spatial_ref"])
     write_scene(large, tmp_path / "scene.tif")
     return open_scene(tmp_path / "scene.tif")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes of all files of a folder and what lies in it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def after(tiles: int, do: Callable[[], object]) -> Callable[[int, int], None]:
-    """Do something after so many tiles, counted by calls."""
-    calls: list[int] = []
-
-    def on_tile(done: int, _: int) -> None:
-        calls.append(done)
-        if len(calls) == tiles:
-            do()
-
-    return on_tile
-
-
-def stop() -> None:
-    raise KeyboardInterrupt
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from cli_example import QUICK, command_line
+from interrupted import after, contents, stop
 from spectralmamba import Classifier, files, map_scene, mapping, open_scene, zarr_maps
 from spectralmamba.errors import MissingPackageError, OutputError, SceneError
 from spectralmamba.mapping import MapFiles
@@ -31,11 +31,6 @@ ROTATED = Affine.translation(364095.5, 5809965.25) @ Affine.rotation(31) @ Affin
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes of all files of a folder and what lies in it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -45,21 +40,6 @@ def opened(path: Path, **options: Any) -> xr.Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return xr.open_zarr(path, decode_coords="all", **options).load()
-
-
-def after(tiles: int, do: Callable[[], object]) -> Callable[[int, int], None]:
-    calls: list[int] = []
-
-    def on_tile(done: int, _: int) -> None:
-        calls.append(done)
-        if len(calls) == tiles:
-            do()
-
-    return on_tile
-
-
-def stop() -> None:
-    raise KeyboardInterrupt
 
 
 @pytest.fixture

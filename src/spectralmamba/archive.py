@@ -151,8 +151,14 @@ def map_scenes(
                 )
     out.mkdir(parents=True, exist_ok=True)
     known, fingerprint = _read_table(out / TABLE), classifier.fingerprint()
-    options: dict[str, Any] = {"tile": tile, "memory": memory, "workers": workers, "resume": resume, "dask": dask}
-    options["precision"] = precision
+    options: dict[str, Any] = {
+        "tile": tile,
+        "memory": memory,
+        "workers": workers,
+        "resume": resume,
+        "dask": dask,
+        "precision": precision,
+    }
     outcomes = []
     for scene, file in zip(names, files, strict=True):
         earlier = known.get(scene)

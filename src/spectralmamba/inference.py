@@ -316,10 +316,8 @@ class _LoadOnCpu:
         strips: ThreadPoolExecutor,
     ) -> None:
         self._bands, self._read, self._rows, self._strips = len(classifier.bands), read, rows_at_a_time, strips
-        self._spare: list[Tensor] = [
-            torch.empty(0),
-            torch.empty(0),
-        ]  # one is read into while the other is computed with
+        # One is read into while the other is computed with.
+        self._spare = [torch.empty(0), torch.empty(0)]
 
     def __call__(self, window: _Window) -> _Loaded:
         """Read a window."""

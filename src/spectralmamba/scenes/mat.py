@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from spectralmamba.errors import MissingPackageError, SceneError
 from spectralmamba.scenes.numpy_file import not_a_cube
 from spectralmamba.scenes.scene import RawScene, check_dtype
-from spectralmamba.scenes.sources import ArraySource, RawSource, contiguous, cube_axes, unreadable
+from spectralmamba.scenes.sources import ArraySource, NamedSource, cube_axes, unreadable
 
 NUMERIC_CLASSES = frozenset(
     ("double", "single", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -141,42 +141,17 @@ def _check_elements(path: Path) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Hdf5Source(RawSource):
-    """A dataset of a version 7.3 file, whose axes are those of MATLAB in reverse.
+class Hdf5Source(NamedSource):
+    """A dataset of a version 7.3 file, whose axes are those of MATLAB in reverse."""
 
-    Attributes:
-        path: The file.
-        name: The dataset.
-        dtype: The type of the raw values.
-        stored_shape: The lengths in the order of the dataset.
-        axes: Which axis of the dataset holds the bands, the rows and the columns.
-        block_shape: Rows and columns of a chunk.
-    """
-
-    path: Path
-    name: str
-    dtype: np.dtype[Any]
-    stored_shape: tuple[int, int, int]
-    axes: tuple[int, int, int]
-    block_shape: tuple[int, int]
-    shape: tuple[int, int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        bands, rows, columns = (self.stored_shape[axis] for axis in self.axes)
-        object.__setattr__(self, "shape", (bands, rows, columns))
-
-    def read(self, bands: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        """Return the raw values `(len(bands), h, w)` of a window."""
+    def read_stored(self, window: tuple[slice, slice, slice]) -> np.ndarray:
+        """Return a window of the dataset."""
         h5py = _h5py(self.path)
-        first = int(bands.min())
-        window = dict(zip(self.axes, (slice(first, int(bands.max()) + 1), rows, columns), strict=True))
         try:
             with h5py.File(self.path, "r") as file:
-                stored = file[self.name][window[0], window[1], window[2]]
+                return file[self.name][window]
         except (OSError, KeyError) as error:
             raise unreadable(self.path, error) from error
-        return stored.transpose(self.axes)[contiguous(bands - first)]
 
 
 def _open_version_73(path: Path, wanted: str | None, axes: tuple[int, int, int]) -> Hdf5Source:

@@ -94,6 +94,47 @@ class ArraySource(RawSource):
 
 
 @dataclass(frozen=True, eq=False)
+class NamedSource(RawSource):
+    """An array in a file that holds several by name, of which a library reads windows.
+
+    Attributes:
+        path: The file.
+        name: The array.
+        dtype: The type of the raw values.
+        stored_shape: The lengths in the order of the array.
+        axes: Which axis of the array holds the bands, the rows and the columns.
+        block_shape: Rows and columns of a chunk.
+    """
+
+    path: Path
+    name: str
+    dtype: np.dtype[Any]
+    stored_shape: tuple[int, int, int]
+    axes: tuple[int, int, int]
+    block_shape: tuple[int, int]
+    shape: tuple[int, int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        bands, rows, columns = (self.stored_shape[axis] for axis in self.axes)
+        object.__setattr__(self, "shape", (bands, rows, columns))
+
+    def read(self, bands: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """Return the raw values `(len(bands), h, w)` of a window."""
+        first = int(bands.min())
+        window = dict(zip(self.axes, (slice(first, int(bands.max()) + 1), rows, columns), strict=True))
+        stored = self.read_stored((window[0], window[1], window[2]))
+        return stored.transpose(self.axes)[contiguous(bands - first)]
+
+    @abstractmethod
+    def read_stored(self, window: tuple[slice, slice, slice]) -> np.ndarray:
+        """Return a window of the array, in its own order.
+
+        Raises:
+            SceneError: The file has gone or is damaged.
+        """
+
+
+@dataclass(frozen=True, eq=False)
 class FileSource(RawSource):
     """An uncompressed cube in a file, of which each read takes the lines of its window.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from spectralmamba.errors import MissingPackageError, SceneError
 from spectralmamba.scenes.mat import Variable, choose_variable
 from spectralmamba.scenes.numpy_file import not_a_cube
 from spectralmamba.scenes.scene import NANOMETRES_PER_UNIT, Calibration, RawScene, check_dtype, to_nanometres
-from spectralmamba.scenes.sources import NUMERIC_KINDS, RawSource, contiguous, unreadable
+from spectralmamba.scenes.sources import NUMERIC_KINDS, NamedSource, unreadable
 
 METADATA_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 """Of which a store has one: format 3, then format 2 (Zarr specification)."""
@@ -44,45 +43,20 @@ BLOSC_HEADER_BYTES = 16
 """The last four are the length of the chunk with its header (c-blosc, README_CHUNK_FORMAT, "cbytes")."""
 
 
-@dataclass(frozen=True, eq=False)
-class ZarrSource(RawSource):
-    """An array of a store; a read decodes the chunks of its window alone.
+class ZarrSource(NamedSource):
+    """An array of a store; a read decodes the chunks of its window alone."""
 
-    Attributes:
-        path: The store.
-        name: The array.
-        dtype: The type of the raw values.
-        stored_shape: The lengths in the order of the array.
-        axes: Which axis of the array holds the bands, the rows and the columns.
-        block_shape: Rows and columns of a chunk.
-    """
-
-    path: Path
-    name: str
-    dtype: np.dtype[Any]
-    stored_shape: tuple[int, int, int]
-    axes: tuple[int, int, int]
-    block_shape: tuple[int, int]
-    shape: tuple[int, int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        bands, rows, columns = (self.stored_shape[axis] for axis in self.axes)
-        object.__setattr__(self, "shape", (bands, rows, columns))
-
-    def read(self, bands: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        """Return the raw values `(len(bands), h, w)` of a window; a chunk that is not stored is the array's fill value."""
+    def read_stored(self, window: tuple[slice, slice, slice]) -> np.ndarray:
+        """Return a window of the array; a chunk that is not stored is the array's fill value."""
         zarr = zarr_package(self.path)
-        first = int(bands.min())
-        window = dict(zip(self.axes, (slice(first, int(bands.max()) + 1), rows, columns), strict=True))
         try:
             array = zarr.open_array(self.path / self.name, mode="r")
             if array.shape != self.stored_shape:
                 raise ValueError(f"an array of shape {array.shape} where it was {self.stored_shape}")
-            check_chunks(self.path / self.name, array, [window[axis] for axis in range(3)])
-            stored = array[window[0], window[1], window[2]]
+            check_chunks(self.path / self.name, array, list(window))
+            return array[window]
         except Exception as error:  # every codec raises errors of its own
             raise unreadable(self.path, error) from error
-        return stored.transpose(self.axes)[contiguous(bands - first)]
 
 
 def is_store(path: Path) -> bool:

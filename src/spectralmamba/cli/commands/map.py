@@ -91,8 +91,14 @@ def map_command(
     from spectralmamba.zarr_maps import is_zarr
 
     allowed = None if memory is None else bytes_of(memory)
-    options: dict[str, Any] = {"tile": tile, "memory": allowed, "workers": workers, "resume": resume, "dask": dask}
-    options["precision"] = precision
+    options = {
+        "tile": tile,
+        "memory": allowed,
+        "workers": workers,
+        "resume": resume,
+        "dask": dask,
+        "precision": precision,
+    }
     opening = {"variable": variable, "band_axis": band_axis}
     out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
     if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:

@@ -7,41 +7,23 @@ variable `SPECTRALMAMBA_NATIVE=0` turns the library off.
 from __future__ import annotations
 
 import ctypes
-import os
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch  # also loads the OpenMP runtime that the library takes its symbols from
+import torch
 from torch import Tensor
+
+from spectralmamba.ops.libraries import load
 
 if TYPE_CHECKING:
     from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
-
-# Tensors, and sizes behind them.
-_FEATURES, _MERGING = (16, 11), (6, 6)
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
     """Load the library; None if it was not built, does not load, has no kernels for this processor or is turned off."""
-    if os.environ.get("SPECTRALMAMBA_NATIVE") == "0":
-        return None
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-                functions = (library.dense_features, _FEATURES), (library.dense_merging, _MERGING)
-                known = library.dense_lanes() > 0
-            except (OSError, AttributeError):
-                continue
-            for function, (tensors, sizes) in functions:
-                function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * sizes
-                function.restype = ctypes.c_int
-            return library if known else None
-    return None
+    library = load(__file__, {"dense_features": (16, 11), "dense_merging": (6, 6), "dense_lanes": (0, 0)})
+    return None if library is None or library.dense_lanes() <= 0 else library
 
 
 def _lanes() -> int:

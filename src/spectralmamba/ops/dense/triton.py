@@ -10,7 +10,6 @@ scan of `ops.selective_scan` between two others, took 0.85 of the time on an H10
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from spectralmamba.ops.dense.weights import FeatureWeights, MergingWeights
+from spectralmamba.ops.selective_scan.triton import softplus
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on the CPU
 _PIXELS, _FEATURE_WARPS = 16, 4  # of a program; 16 rows are the least that a matrix unit takes
 _CELLS, _BANDS, _MERGING_STAGES = 128, 64, 3
 _DEPTH, _MERGING_WARPS = {False: 32, True: 64}, {False: 8, True: 4}  # in float32, in float16
@@ -35,22 +34,6 @@ _LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 @triton.jit
 def _sigmoid(x):
     return 1.0 / (1.0 + tl.exp2(-x * _LOG2E))
-
-
-@triton.jit
-def _softplus(x):
-    """log(1 + eˣ) to a few units in the last place, also where it is small: log1p(w) = 2 artanh(w / (2 + w)), w = e^−|x|."""
-    w = tl.exp2(-tl.abs(x) * _LOG2E)
-    s = w / (2.0 + w)
-    q = s * s
-    series = 1 / 15 + q * (1 / 17)
-    series = 1 / 13 + q * series
-    series = 1 / 11 + q * series
-    series = 1 / 9 + q * series
-    series = 1 / 7 + q * series
-    series = 1 / 5 + q * series
-    series = 1 / 3 + q * series
-    return tl.where(x > 0, x, 0.0) + 2.0 * s * (1.0 + q * series)
 
 
 @triton.jit
@@ -138,7 +121,7 @@ def _features_kernel(
         B = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_N, selection, 0), HALF)
         C = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_N, selection, BLOCK_N), HALF)
         delta = _product(u, _matrix(selection_ptr, BLOCK_E, BLOCK_E, selection, 2 * BLOCK_N), HALF)
-        delta = _softplus(delta + delta_bias[None, :])
+        delta = softplus(delta + delta_bias[None, :])
         decay = tl.exp2(delta[None, :, :] * A[:, None, :])
         h = decay * h + (delta * u)[None, :, :] * tl.trans(B)[:, :, None]
         y = tl.sum(h * tl.trans(C)[:, :, None], 0) + D[None, :] * u
@@ -303,24 +286,15 @@ def _sums_kernel(
     tl.store(result_ptr + cell[:, None] * bands + band[None, :], total * scale, mask=here)
 
 
-class PreparedMerging(NamedTuple):
-    """Weights of the merging as the kernels take them: the pointwise ones padded with zeros to whole blocks."""
-
-    depthwise: Tensor
-    depthwise_bias: Tensor
-    pointwise: Tensor
-    pointwise_bias: Tensor
-
-
-def prepare_merging(weights: MergingWeights, half: bool) -> PreparedMerging:
-    """Pad weights."""
+def prepare_merging(weights: MergingWeights, half: bool) -> MergingWeights:
+    """Pad the pointwise weights with zeros to whole blocks, and make them float16 if asked to."""
     bands = len(weights.pointwise)
     depth, pitch = (triton.cdiv(bands, block) * block - bands for block in (_DEPTH[half], _BANDS))
     pointwise = pad(weights.pointwise, (0, pitch, 0, depth)).to(torch.float16 if half else torch.float32)
-    return PreparedMerging(weights.depthwise, weights.depthwise_bias, pointwise.contiguous(), weights.pointwise_bias)
+    return weights._replace(pointwise=pointwise.contiguous())
 
 
-def gated_merging(image: Tensor, patch: int, prepared: PreparedMerging) -> Tensor:
+def gated_merging(image: Tensor, patch: int, prepared: MergingWeights) -> Tensor:
     """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""
     height, width, bands = image.shape
     depth, pitch = prepared.pointwise.shape

@@ -8,13 +8,12 @@ for any number of threads. The environment variable `SPECTRALMAMBA_NATIVE=0` tur
 from __future__ import annotations
 
 import ctypes
-import os
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 
-import torch  # also loads the OpenMP runtime that the library takes its symbols from
+import torch
 from torch import Tensor
+
+from spectralmamba.ops.libraries import load
 
 _SIZES = 6
 
@@ -22,21 +21,7 @@ _SIZES = 6
 @cache
 def _library() -> ctypes.CDLL | None:
     """Load the library; None if it was not built, does not load or is turned off."""
-    if os.environ.get("SPECTRALMAMBA_NATIVE") == "0":
-        return None
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-                functions = (library.scan_forward, 8), (library.scan_backward, 14)
-            except (OSError, AttributeError):
-                continue
-            for function, tensors in functions:
-                function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * _SIZES
-                function.restype = ctypes.c_int
-            return library
-    return None
+    return load(__file__, {"scan_forward": (8, _SIZES), "scan_backward": (14, _SIZES)})
 
 
 def available() -> bool:

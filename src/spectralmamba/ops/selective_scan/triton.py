@@ -39,7 +39,7 @@ _LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _softplus(x):
+def softplus(x):
     """log(1 + eˣ) to a few units in the last place, also where it is small: log1p(w) = 2 artanh(w / (2 + w)), w = e^−|x|."""
     w = tl.exp2(-tl.abs(x) * _LOG2E)
     s = w / (2.0 + w)
@@ -69,7 +69,7 @@ def _load(pointer, stride, t, offsets, there, EVEN: tl.constexpr):
 def _step_size(raw, SOFTPLUS: tl.constexpr):
     """Return Δ."""
     if SOFTPLUS:
-        raw = _softplus(raw)
+        raw = softplus(raw)
     return raw
 
 

@@ -26,6 +26,7 @@ from spectralmamba.models.fused import fused
 from spectralmamba.models.patches import ImagePatches, Patches, box_sums, takes_patches
 from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.sources import contiguous
+from spectralmamba.scenes.stored import StoredScene
 
 if TYPE_CHECKING:
     from spectralmamba.classifier import Classifier
@@ -35,6 +36,7 @@ BLOCK = 64
 
 _GPU_BLOCK = 512
 _READERS, _STRIP = 8, 16  # threads that read for a GPU; rows that one reads at a time, at least
+_PARTS = 32  # of a window that is copied as it is stored
 # Pixels that a network takes at a time: with a companion as many as have their kernels in a CPU's cache.
 BATCH, _LARGE_BATCH, _GPU_BATCH = 256, 1024, 65536
 # Cutting patches out pays where fewer than this share of a block's pixels is asked for.
@@ -152,7 +154,8 @@ def tiles(
     rows_at_a_time = whole_blocks(_STRIP, max(1, int(scene.encoding.get("preferred_chunks", {}).get("y", 1))))
     if scene.variable._in_memory:
         rows_at_a_time = scene.sizes["y"]  # torch copies what is there with all its threads
-    yield from _tiles(classifier, scene.shape[1:], wanted, read, rows_at_a_time, batch_size, workers, precision)
+    stored = None if classifier.device.type == "cpu" else StoredScene.of(scene.isel(band=bands))
+    yield from _tiles(classifier, scene.shape[1:], wanted, read, rows_at_a_time, batch_size, workers, precision, stored)
 
 
 def tile_alone(
@@ -197,6 +200,7 @@ def _tiles(
     batch_size: int | None,
     workers: int | None,
     precision: Precision,
+    stored: StoredScene | None = None,
 ) -> Iterator[Tile]:
     """Classify what is asked for of windows of a scene of that shape; the next one is read while one is computed."""
     block, on_cpu = block_width(classifier), classifier.device.type == "cpu"
@@ -210,7 +214,9 @@ def _tiles(
     # One thread reads some million pixels a second: enough for a CPU, not for a GPU.
     readers = 1 if on_cpu else max(1, min(_READERS, (os.cpu_count() or 1) // 2))
     with pools as pool, ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(readers, "strips") as strips:
-        load = (_LoadOnCpu if on_cpu else _LoadOnGpu)(classifier, read, rows_at_a_time, strips)
+        load = _LoadOnCpu(classifier, read, rows_at_a_time, strips)
+        if not on_cpu:
+            load = _LoadOnGpu(classifier, read, rows_at_a_time, strips, stored)
         ahead: Future[_Loaded] | None = reader.submit(load, wanted[0][0]) if wanted else None
         computed: tuple[_Window, _Outputs] | None = None
         try:
@@ -352,7 +358,15 @@ class _LoadOnCpu:
 
 
 class _LoadOnGpu(_LoadOnCpu):
-    """Copies windows to a GPU while it computes others, and looks there for what is missing in them."""
+    """Copies windows to a GPU while it computes others, and looks there for what is missing in them.
+
+    Args:
+        classifier: As above.
+        read: As above.
+        rows_at_a_time: As above.
+        strips: As above.
+        stored: What to copy instead, and to make physical values of there.
+    """
 
     def __init__(
         self,
@@ -360,20 +374,31 @@ class _LoadOnGpu(_LoadOnCpu):
         read: Callable[[_Window], np.ndarray],
         rows_at_a_time: int,
         strips: ThreadPoolExecutor,
+        stored: StoredScene | None,
     ) -> None:
         super().__init__(classifier, read, rows_at_a_time, strips)
-        self.device, self.patch = classifier.device, classifier.patch
+        self.device, self.patch, self._stored = classifier.device, classifier.patch, stored
         self.stream, self.computing = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
 
     def __call__(self, window: _Window) -> _Loaded:
         """Read a window and copy it."""
-        pinned = self._fill(window, torch.empty(self._size(window), pin_memory=True))  # torch keeps such memory
+        stored = self._stored  # torch keeps pinned memory
+        if stored is None:
+            pinned = self._fill(window, torch.empty(self._size(window), pin_memory=True))
+        else:
+            pinned = stored.read(window.outer_rows, window.outer_columns, _pinned_bytes, self._strips, _PARTS)
         with torch.cuda.stream(self.stream):
             there = pinned.to(self.device, non_blocking=True)
+            if stored is not None:
+                there = stored.physical(there)
             valid = _validity(there, self.patch)
             on_cpu = valid[0].cpu(), valid[1].cpu()  # waits for the copy
         there.record_stream(self.computing)
         return _Loaded(there, on_cpu)
+
+
+def _pinned_bytes(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.uint8, pin_memory=True)
 
 
 def _validity(values: Tensor, patch: int) -> tuple[Tensor, Tensor]:

@@ -180,9 +180,9 @@ def test_opening_and_reading_a_window_of_a_huge_scene_reads_little(tmp_path, mon
     values_read = []
     read_run = FileSource._read_run
 
-    def counted(self, file, start, count):
-        values_read.append(count)
-        return read_run(self, file, start, count)
+    def counted(self, file, start, values):
+        values_read.append(values.size)
+        return read_run(self, file, start, values)
 
     monkeypatch.setattr(FileSource, "_read_run", counted)
     scene = open_scene(tmp_path / "scene.hdr")

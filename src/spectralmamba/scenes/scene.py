@@ -25,6 +25,8 @@ BLOCK_VALUES = 4_000_000
 MICROMETRES_BELOW = 100.0
 """Wavelengths without unit are µm if all are below this: no optical sensor measures below 100 nm or beyond 100 µm."""
 
+_CACHED_VALUES = 1 << 18
+
 _SAFE = 1e18
 """Scales and offsets below this keep 64-bit integers finite in float32."""
 
@@ -54,35 +56,51 @@ class Calibration:
     def physical(self, raw: np.ndarray, bands: np.ndarray, missing: np.ndarray | None = None) -> np.ndarray:
         """Return float32 values of the shape of `raw` `(len(bands), h, w)`, NaN where nothing was measured."""
         values = np.empty(raw.shape, np.float32)
-        # Band by band, so that the passes over a band find it in the cache.
-        with np.errstate(over="ignore", invalid="ignore"):
-            for position, band in enumerate(bands):
-                stored, physical = raw[position], values[position]
-                scale, offset = self.scale[band], self.offset[band]
-                if scale == 1 and offset == 0:
-                    physical[...] = stored
-                else:
-                    physical[...] = stored * scale + offset if offset else stored * scale
-                if stored.dtype.kind == "f" or not abs(scale) < _SAFE or not abs(offset) < _SAFE:
-                    np.copyto(physical, np.nan, where=~np.isfinite(physical))
-                nothing = self.is_nodata(stored)
-                if nothing is not None:
-                    np.copyto(physical, np.nan, where=nothing)
-        if missing is not None:
-            values[:, missing] = np.nan
+        self.convert(raw, bands, missing, values)
         return values
+
+    def convert(self, raw: np.ndarray, bands: np.ndarray, missing: np.ndarray | None, physical: np.ndarray) -> None:
+        """Write what `physical` returns into an array."""
+        scale, offset = self.scale[bands, None, None], self.offset[bands, None, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if offset.any():
+                physical[...] = raw * scale + offset
+            elif (scale != 1).any():
+                np.multiply(raw, scale, out=physical, casting="same_kind")
+            else:
+                physical[...] = raw
+            if not self.finite(raw.dtype, bands):
+                np.copyto(physical, np.nan, where=~np.isfinite(physical))
+            nothing = self.is_nodata(raw)
+            if nothing is not None:
+                np.copyto(physical, np.nan, where=nothing)
+        if missing is not None:
+            physical[:, missing] = np.nan
 
     def is_nodata(self, raw: np.ndarray) -> np.ndarray | None:
         """Return where `raw` holds the nodata value, None if it cannot hold a finite one."""
+        nodata = self.raw_nodata(raw.dtype)
+        return None if nodata is None else raw == nodata
+
+    def raw_nodata(self, dtype: np.dtype[Any]) -> Any:
+        """Return the nodata value as a number of a raw type, None if it cannot be a finite one."""
         if self.nodata is None or not np.isfinite(self.nodata):
             return None
-        if raw.dtype.kind == "f":
+        if dtype.kind == "f":
             with np.errstate(over="ignore"):
-                return raw == raw.dtype.type(self.nodata)
-        limits = np.iinfo(raw.dtype)
+                return dtype.type(self.nodata)
+        limits = np.iinfo(dtype)
         if self.nodata != int(self.nodata) or not limits.min <= self.nodata <= limits.max:
             return None
-        return raw == raw.dtype.type(int(self.nodata))
+        return dtype.type(int(self.nodata))
+
+    def finite(self, dtype: np.dtype[Any], bands: np.ndarray) -> bool:
+        """Tell whether raw values of a type become finite ones, whatever they are."""
+        return (
+            dtype.kind != "f"
+            and bool((np.abs(self.scale[bands]) < _SAFE).all())
+            and bool((np.abs(self.offset[bands]) < _SAFE).all())
+        )
 
 
 @dataclass(frozen=True)
@@ -138,10 +156,20 @@ class PhysicalArray(BackendArray):
         if not (bands.size and rows.size and columns.size):
             return np.empty((bands.size, rows.size, columns.size), np.float32)[without_scalars]
         window = slice(int(rows.min()), int(rows.max()) + 1), slice(int(columns.min()), int(columns.max()) + 1)
-        raw = self.source.read(bands, *window)
-        values = self.calibration.physical(raw, bands, self.source.missing(*window))
+        values = np.empty((bands.size, *(part.stop - part.start for part in window)), np.float32)
+        for lines in self._pieces(bands, *window):
+            raw, missing = self.source.read(bands, lines, window[1]), self.source.missing(lines, window[1])
+            within = slice(lines.start - window[0].start, lines.stop - window[0].start)
+            self.calibration.convert(raw, bands, missing, values[:, within])
         values = values[:, contiguous(rows - rows.min())][:, :, contiguous(columns - columns.min())]
         return values[without_scalars]
+
+    def _pieces(self, bands: np.ndarray, rows: slice, columns: slice) -> Iterator[slice]:
+        """Yield rows that are converted while they are in a processor's cache, whole blocks of the file at least."""
+        block = self.source.block_shape[0]
+        lines = max(1, _CACHED_VALUES // (bands.size * (columns.stop - columns.start)) // block) * block
+        for first in range(rows.start - rows.start % block, rows.stop, lines):
+            yield slice(max(first, rows.start), min(first + lines, rows.stop))
 
 
 def build_scene(raw: RawScene) -> xr.DataArray:

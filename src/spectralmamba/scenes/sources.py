@@ -163,39 +163,58 @@ class FileSource(RawSource):
 
     def read(self, bands: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Return the raw values `(len(bands), h, w)` of a window."""
-        first_band = int(bands.min())
-        spans = slice(first_band, int(bands.max()) + 1), rows, columns
+        planes, lines, samples = self.stored_window(bands, rows, columns)
+        stored = np.empty((len(planes), lines.stop - lines.start, samples.stop - samples.start), self.dtype)
+        self.read_planes(planes, lines, samples, stored)
+        return stored.transpose(self.axes)[self.bands_in_window(bands)]
+
+    def stored_window(self, bands: np.ndarray, rows: slice, columns: slice) -> tuple[list[int], slice, slice]:
+        """Return what of the file's three axes is read for a window."""
+        spans = slice(int(bands.min()), int(bands.max()) + 1), rows, columns
         planes, lines, samples = (spans[self.axes.index(axis)] for axis in range(3))
-        one_by_one = self.axes[0] == 0
-        chosen = bands.tolist() if one_by_one else range(planes.start, planes.stop)
-        stored = np.empty((len(chosen), lines.stop - lines.start, samples.stop - samples.start), self.dtype)
+        return bands.tolist() if self.axes[0] == 0 else list(range(planes.start, planes.stop)), lines, samples
+
+    def bands_in_window(self, bands: np.ndarray) -> np.ndarray | slice:
+        """Return where the bands are among those that are read for a window."""
+        return slice(None) if self.axes[0] == 0 else contiguous(bands - bands.min())
+
+    def read_planes(self, planes: list[int], lines: slice, samples: slice, to: np.ndarray) -> None:
+        """Fill an array with a part of the file, in its own order.
+
+        Raises:
+            SceneError: The file has gone, shrunk or is damaged.
+        """
+        in_one = to.shape[1:] == self.stored_shape[1:] and isinstance(contiguous(np.array(planes)), slice)
         try:
             with self.path.open("rb") as file:
-                for position, plane in enumerate(chosen):
-                    stored[position] = self._read_plane(file, plane, lines, samples)
+                if in_one:
+                    self._read_run(file, (planes[0], 0, 0), to.reshape(-1))
+                else:
+                    for plane, values in zip(planes, to, strict=True):
+                        self._read_plane(file, plane, lines, samples, values)
         except OSError as error:
             raise unreadable(self.path, error) from error
-        window = stored.transpose(self.axes)
-        return window if one_by_one else window[contiguous(bands - first_band)]
 
-    def _read_plane(self, file: BinaryIO, plane: int, lines: slice, samples: slice) -> np.ndarray:
+    def _read_plane(self, file: BinaryIO, plane: int, lines: slice, samples: slice, to: np.ndarray) -> None:
         """Read a window of two axes, whole lines at once where leaving parts out would not spare the disk anything."""
-        height, width = lines.stop - lines.start, samples.stop - samples.start
+        height, width = to.shape
         length = self.stored_shape[2]
-        if 2 * width >= length or length * self.dtype.itemsize <= PAGE_BYTES:
-            return self._read_run(file, (plane, lines.start, 0), height * length).reshape(height, length)[:, samples]
-        return np.stack(
-            [self._read_run(file, (plane, line, samples.start), width) for line in range(lines.start, lines.stop)]
-        )
+        if width == length:
+            self._read_run(file, (plane, lines.start, 0), to.reshape(-1))
+        elif 2 * width >= length or length * self.dtype.itemsize <= PAGE_BYTES:
+            run = np.empty(height * length, self.dtype)
+            self._read_run(file, (plane, lines.start, 0), run)
+            to[...] = run.reshape(height, length)[:, samples]
+        else:
+            for line, values in zip(range(lines.start, lines.stop), to, strict=True):
+                self._read_run(file, (plane, line, samples.start), values)
 
-    def _read_run(self, file: BinaryIO, start: tuple[int, int, int], count: int) -> np.ndarray:
-        """Read `count` values that follow each other in the file."""
+    def _read_run(self, file: BinaryIO, start: tuple[int, int, int], values: np.ndarray) -> None:
+        """Fill a contiguous array with values that follow each other in the file."""
         _, lines, samples = self.stored_shape
-        values = np.empty(count, self.dtype)
         file.seek(self.offset + self.dtype.itemsize * ((start[0] * lines + start[1]) * samples + start[2]))
         if file.readinto(values.view(np.uint8)) != values.nbytes:  # type: ignore[attr-defined]
             raise OSError("the file ends too early")
-        return values
 
     def check_size(self) -> None:
         """Compare the file's length with what its header promises.

@@ -556,8 +556,8 @@ def _classify(
     if not takes_patches(classifier.network) or whole.sum() < _FEW * mask.numel():
         whole = torch.zeros_like(mask)
     inside = _inside(whole.shape, classifier.patch)
-    if image.is_cuda and whole[inside].all() and whole.any():
-        # All that has its patch in the block: nothing is looked up pixel by pixel, which a GPU is slow at.
+    if whole[inside].all() and whole.any():
+        # All that has its patch in the block: nothing is looked up pixel by pixel.
         patches = ImagePatches(image, None, None, classifier.patch)
         yield (
             (_within(inside[0], inner[0]), _within(inside[1], inner[1])),

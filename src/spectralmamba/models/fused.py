@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from spectralmamba.models.committee import Committee
-from spectralmamba.models.patches import Patches, as_patches
+from spectralmamba.models.patches import ImagePatches, Patches, as_patches
 from spectralmamba.models.spectral_mamba import GatedMerging, S6Block, SpectralMamba
 from spectralmamba.ops.dense import FeatureWeights, ImageMerging, MergingWeights, S6Features, available
 
@@ -50,15 +50,20 @@ class FusedSpectralMamba(nn.Module):
         norm, head = network.final_norm, network.head
         self.head = (head.weight * norm.weight).detach()
         self.head_bias = (head.weight @ norm.bias + head.bias).detach()
-        self.beside = network.beside
+        self.beside, self.view = network.beside, network.view
+        path = network.linear_path
+        self.linear = None if path is None else (network.linear_path_gain * path.weight).detach()
 
     def forward(self, x: Tensor | Patches) -> Tensor:
         """Return logits."""
         patches = as_patches(x)
         spectra = patches.centre() if self.merging is None else patches.merged(self.merging)
         logits = linear(self.features(spectra.contiguous()), self.head, self.head_bias)
-        beside = self.beside(patches)
-        return logits if beside is None else logits + beside
+        if self.linear is None or self.view is None:
+            return logits
+        # Of an image, pixels that patches share are multiplied once.
+        beside = self.view(patches.mapped(self.linear)) if isinstance(patches, ImagePatches) else self.beside(patches)
+        return logits + beside
 
 
 class FusedMerging:

@@ -40,6 +40,10 @@ class Patches(Protocol):
         """Return what they merge into, `(B, L)`."""
         ...
 
+    def mapped(self, matrix: Tensor) -> Patches:
+        """Return the patches of what a matrix `(K, L)` makes of each pixel's spectrum."""
+        ...
+
 
 class GatheredPatches:
     """Patches `(B, L, P, P)`, or single pixels `(B, L)`."""
@@ -64,6 +68,10 @@ class GatheredPatches:
         """Return what they merge into, `(B, L)`."""
         return merging(self._x)
 
+    def mapped(self, matrix: Tensor) -> GatheredPatches:
+        """Return the patches of what a matrix `(K, L)` makes of each pixel's spectrum."""
+        return GatheredPatches(torch.einsum("kl,bl...->bk...", matrix, self._x))
+
 
 class ImagePatches:
     """The patches around some pixels of an image.
@@ -83,6 +91,7 @@ class ImagePatches:
         self._image, self._rows, self._columns = image, rows, columns
         self._part = slice(None)  # of all pixels
         self._known: dict[int | Merging, Tensor] = {}  # by what was asked: a width, or a merging
+        self._mapped: dict[int, tuple[Tensor, ImagePatches]] = {}  # by the matrix, and the matrix
 
     def split(self, size: int) -> Iterator[ImagePatches]:
         """Yield them so many at a time."""
@@ -91,7 +100,7 @@ class ImagePatches:
             piece = slice(first, first + size)
             rows, columns = (None if index is None else index[piece] for index in (self._rows, self._columns))
             part = ImagePatches(self._image, rows, columns, self.patch)
-            part._part, part._known = piece, self._known
+            part._part, part._known, part._mapped = piece, self._known, self._mapped
             yield part
 
     def centre(self) -> Tensor:
@@ -112,6 +121,15 @@ class ImagePatches:
         if merging not in self._known:
             self._known[merging] = merging.of_image(self._image, self.patch)
         return self._at(self._known[merging], self.patch)
+
+    def mapped(self, matrix: Tensor) -> ImagePatches:
+        """Return the patches of what a matrix `(K, L)` makes of each pixel's spectrum."""
+        if id(matrix) not in self._mapped:
+            self._mapped[id(matrix)] = matrix, ImagePatches(self._image @ matrix.mT, None, None, self.patch)
+        whole = self._mapped[id(matrix)][1]
+        part = ImagePatches(whole._image, self._rows, self._columns, self.patch)
+        part._part, part._known = self._part, whole._known
+        return part
 
     def _at(self, values: Tensor, width: int) -> Tensor:
         """Return what windows of a width have, of those around the patches' centres."""

@@ -253,6 +253,7 @@ class SpectralMamba(nn.Module):
     """
 
     takes_patches = True
+    linear_path_gain = _LINEAR_PATH_GAIN
 
     def __init__(
         self,
@@ -288,9 +289,9 @@ class SpectralMamba(nn.Module):
         self.final_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
-        self._view = _VIEWS[linear_path]
+        self.view = _VIEWS[linear_path]
         self.linear_path = None
-        if self._view is not None:
+        if self.view is not None:
             self.linear_path = nn.Linear(bands, classes, bias=False)
             nn.init.zeros_(self.linear_path.weight)
 
@@ -311,9 +312,9 @@ class SpectralMamba(nn.Module):
 
     def beside(self, patches: Patches) -> Tensor | None:
         """Return the logits `(B, K)` of the linear path; None without one."""
-        if self.linear_path is None or self._view is None:
+        if self.linear_path is None or self.view is None:
             return None
-        return self.linear_path(_LINEAR_PATH_GAIN * self._view(patches))
+        return self.linear_path(self.linear_path_gain * self.view(patches))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

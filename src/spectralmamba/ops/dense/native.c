@@ -4,7 +4,9 @@
  * Pixels never mix in the features, and only neighbours do in the merging, so the vector lanes are pixels: no sum is
  * ever taken over lanes, sizes of the network need not be multiples of anything, and a pixel's value has the same bits
  * in whichever lane, block or thread it is computed. Both operations spend their time in products of a few weights with
- * a few vectors that stay in registers (`product`), and the features in the decays of the recurrence (`scan`).
+ * a few vectors that stay in registers (`product`), and the features in the decays of the recurrence (`scan`). Where
+ * the processor multiplies bfloat16 matrices (AMX) and the system lets it, the merging's products are done so, with each
+ * number cut into two of bfloat16; features lose too much by that where a network's weights are large.
  *
  * The second half of this file is the kernels; it is compiled once for each vector width by including the file in
  * itself with LANES defined. Which is used, the processor decides when the library is called.
@@ -56,7 +58,7 @@ typedef struct {
 } Packed;
 
 typedef struct {
-    int64_t height, width, bands, patch, threads;
+    int64_t height, width, bands, patch, threads, matrices;
 } Image;
 
 /* As MergingWeights has them; the matrix is packed for `product`. */
@@ -101,6 +103,9 @@ static void pack(float *packed, const float *matrix, int64_t inputs, int64_t out
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#if defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define MATRICES 1 /* the compiler knows AMX, and this system lends it */
+#endif
 /* Let numbers below the smallest normal one be zero, in this thread; they would take a hundred times as long. */
 INLINE unsigned flush(void) {
     const unsigned before = _mm_getcsr();
@@ -128,6 +133,23 @@ INLINE void restore(unsigned before) { (void)before; }
 #define TARGET
 #include "native.c"
 #undef LANES
+#endif
+
+#if MATRICES
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Whether this processor multiplies bfloat16 matrices (AMX) and the system lets this process, which is asked for once. */
+EXPORT int dense_matrices(void) {
+    enum { LEAF = 7, BFLOAT16 = 1 << 22, TILE = 1 << 24, REQUEST = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq")) return 0;
+    if (!__get_cpuid_count(LEAF, 0, &a, &b, &c, &d) || ~d & (BFLOAT16 | TILE)) return 0;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+#else
+EXPORT int dense_matrices(void) { return 0; }
 #endif
 
 /* Pixels that one vector of this processor holds; 0 if there are no kernels for it. */
@@ -162,11 +184,13 @@ EXPORT int dense_features(const float *spectra, const float *token, const float 
 }
 
 /* What the patches of an image (height, width, bands) merge into: (height - patch + 1, width - patch + 1, bands), with
- * vectors of so many lanes. Returns 0, or 1 without memory. */
+ * vectors of so many lanes, and by matrices if the processor has them and is to use them. Returns 0, or 1 without
+ * memory. */
 EXPORT int dense_merging(const float *image, const float *depthwise, const float *depthwise_bias,
                          const float *pointwise, const float *pointwise_bias, float *merged, int64_t height,
-                         int64_t width, int64_t bands, int64_t patch, int64_t threads, int64_t lanes) {
-    const Image s = {height, width, bands, patch, threads};
+                         int64_t width, int64_t bands, int64_t patch, int64_t threads, int64_t lanes,
+                         int64_t matrices) {
+    const Image s = {height, width, bands, patch, threads, matrices};
     const Merging w = {depthwise, depthwise_bias, pointwise, pointwise_bias};
     return DISPATCH(merging, lanes, image, &w, merged, &s);
 }
@@ -672,14 +696,15 @@ TARGET static int NAME(features)(const float *spectra, const Weights *w, float *
 /* Memory of one thread; all rows begin at vectors. */
 #define Strip NAME(Strip)
 typedef struct {
-    int64_t patch, bands;
+    int64_t patch, bands, matrices;
     int64_t columns;         /* of merged pixels */
     int64_t across;          /* pixels of a row, of three kinds of columns */
     int64_t row, flat, sums; /* floats from a band to the next, in the arrays below */
     float *rows[3];          /* (bands, row): the row at hand, above and below: rows of the image modulo 3 */
     float *mixed[3];         /* (bands, flat): convolved as a patch's first row, as one inside and as its last row */
+    float *rest[3];          /* as `mixed`, if that is pairs of bands in bfloat16: what those leave */
     float *pixels;           /* (bands, flat): the row at hand */
-    float *gated;            /* (bands, flat) */
+    float *gated;            /* (bands, flat), for matrices as many as they compute at once */
     float *merged;           /* (patch, bands, sums): rows of merged pixels modulo patch */
 } Strip;
 
@@ -690,52 +715,208 @@ static int64_t NAME(row_stride)(int64_t elements) {
     return (divided(elements + LANES, line) | 1) * line;
 }
 
-/* Convolve `count` pixels of one band for all kinds of rows. `x` are the row above, at hand and below, each from the
- * column left of the first pixel; the columns from `from` to `to` of the kernel count. */
-TARGET INLINE void NAME(mix)(const Strip *own, const float *const x[3], const float *kernel, float bias, int64_t at,
-                             int64_t count, const int from, const int to) {
-    const int64_t L = own->bands;
-    for (int64_t c = 0; c < count; c += LANES) {
-        V first = NAME(spread)(bias), last, inside;
+/* One band of row q of the image, from the column left of its first on. */
+INLINE const float *NAME(row)(const Strip *own, int64_t q, int64_t b) {
+    return own->rows[(q + 3) % 3] + b * own->row + LANES - 1;
+}
+
+/* What pixels of one band are convolved to as a patch's first row, as one inside and as its last row. `x` are the row
+ * above, at hand and below, each from the column left of the first pixel; the columns from `from` to `to` of the kernel
+ * count. */
+TARGET INLINE void NAME(convolved)(V *restrict m, const float *const x[3], const float *kernel, int64_t bands,
+                                   float bias, const int from, const int to) {
+    m[0] = NAME(spread)(bias);
 #pragma GCC unroll 3
-        for (int k = from; k < to; k++) first += *(const U *)(x[1] + c + k) * kernel[(3 + k) * L];
-        last = first;
+    for (int k = from; k < to; k++) m[0] += *(const U *)(x[1] + k) * kernel[(3 + k) * bands];
+    m[2] = m[0];
 #pragma GCC unroll 3
-        for (int k = from; k < to; k++) first += *(const U *)(x[2] + c + k) * kernel[(6 + k) * L];
-        inside = first;
+    for (int k = from; k < to; k++) m[0] += *(const U *)(x[2] + k) * kernel[(6 + k) * bands];
+    m[1] = m[0];
 #pragma GCC unroll 3
-        for (int k = from; k < to; k++) {
-            const V above = *(const U *)(x[0] + c + k) * kernel[k * L];
-            last += above;
-            inside += above;
-        }
-        *(U *)(own->mixed[0] + at + c) = first;
-        *(U *)(own->mixed[1] + at + c) = inside;
-        *(U *)(own->mixed[2] + at + c) = last;
-        *(U *)(own->pixels + at + c) = *(const U *)(x[1] + c + 1);
+    for (int k = from; k < to; k++) {
+        const V above = *(const U *)(x[0] + k) * kernel[k * bands];
+        m[2] += above;
+        m[1] += above;
     }
 }
 
-/* Row q of the image, for all kinds of rows and columns. A last vector overlaps what is written next. */
-TARGET static void NAME(mix_row)(const Strip *own, const Merging *w, int64_t q) {
-    const int64_t columns = own->columns, inside = own->patch - 2;
-    for (int64_t b = 0; b < own->bands; b++) {
-        const float *x[3], *kernel = w->depthwise + b, bias = w->depthwise_bias[b];
-        for (int i = 0; i < 3; i++) x[i] = own->rows[(q + 2 + i) % 3] + b * own->row + LANES - 1;
-        NAME(mix)(own, x, kernel, bias, b * own->flat, columns, 1, 3);
-        for (int i = 0; i < 3; i++) x[i]++;
-        NAME(mix)(own, x, kernel, bias, b * own->flat + columns, columns + inside - 1, 0, 3);
-        for (int i = 0; i < 3; i++) x[i] += inside;
-        NAME(mix)(own, x, kernel, bias, b * own->flat + 2 * columns + inside - 1, columns, 0, 2);
+/* Convolve `count` pixels of one band for all kinds of rows, from column `column` of own->rows on, and keep them from
+ * `at` on. */
+TARGET INLINE void NAME(mix)(const Strip *own, const Merging *w, int64_t q, int64_t b, int64_t column, int64_t at,
+                             int64_t count, const int from, const int to) {
+    const int64_t L = own->bands;
+    for (int64_t c = 0; c < count; c += LANES) {
+        V m[3];
+        const float *x[3];
+        for (int i = 0; i < 3; i++) x[i] = NAME(row)(own, q - 1 + i, b) + column + c;
+        NAME(convolved)(m, x, w->depthwise + b, L, w->depthwise_bias[b], from, to);
+        for (int i = 0; i < 3; i++) *(U *)(own->mixed[i] + b * own->flat + at + c) = m[i];
+        *(U *)(own->pixels + b * own->flat + at + c) = *(const U *)(x[1] + 1);
     }
 }
+
+#if LANES == 16 && MATRICES
+/* Keep two vectors as pairs of bfloat16, and in other pairs what that leaves of them. */
+TARGET INLINE void NAME(split)(float *high, float *low, V a, V b) {
+    typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+    typedef uint32_t Words __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
+    const Bits half = (Bits){0} + 0x8000, upper = (Bits){0} + 0xffff0000;
+    const Bits first = ((Bits)a + half) & upper, second = ((Bits)b + half) & upper;
+    a -= (V)first;
+    b -= (V)second;
+    *(Words *)high = first >> 16 | second;
+    *(Words *)low = ((Bits)a + half) >> 16 | (((Bits)b + half) & upper);
+}
+
+/* `mix` for bands b and b + 1, as pairs. */
+TARGET INLINE void NAME(mix_pair)(const Strip *own, const Merging *w, int64_t q, int64_t b, int64_t column, int64_t at,
+                                  int64_t count, const int from, const int to) {
+    const int64_t L = own->bands, place = b / 2 * own->flat + at;
+    for (int64_t c = 0; c < count; c += LANES) {
+        V m[2][3] = {{{0}}};
+        for (int j = 0; j < 2 && b + j < L; j++) {
+            const float *x[3];
+            for (int i = 0; i < 3; i++) x[i] = NAME(row)(own, q - 1 + i, b + j) + column + c;
+            NAME(convolved)(m[j], x, w->depthwise + b + j, L, w->depthwise_bias[b + j], from, to);
+            *(U *)(own->pixels + (b + j) * own->flat + at + c) = *(const U *)(x[1] + 1);
+        }
+        for (int i = 0; i < 3; i++)
+            NAME(split)(own->mixed[i] + place + c, own->rest[i] + place + c, m[0][i], m[1][i]);
+    }
+}
+#endif
+
+/* Row q of the image, for all kinds of rows and columns. A last vector overlaps what is written next. */
+TARGET static void NAME(mix_row)(const Strip *own, const Merging *w, int64_t q) {
+    const int64_t columns = own->columns, inside = own->patch - 2, last = columns + inside - 1;
+#define ALL_KINDS(mix)                                     \
+    mix(own, w, q, b, 0, 0, columns, 1, 3);                \
+    mix(own, w, q, b, 1, columns, last, 0, 3);             \
+    mix(own, w, q, b, 1 + inside, columns + last, columns, 0, 2)
+#if LANES == 16 && MATRICES
+    if (own->matrices) {
+        for (int64_t b = 0; b < own->bands; b += 2) {
+            ALL_KINDS(NAME(mix_pair));
+        }
+        return;
+    }
+#endif
+    for (int64_t b = 0; b < own->bands; b++) {
+        ALL_KINDS(NAME(mix));
+    }
+#undef ALL_KINDS
+}
+
+#if LANES == 16 && MATRICES
+#define TILES __attribute__((target("avx512f,avx512dq,fma,amx-tile,amx-bf16")))
+enum {
+    TILE = 16,                   /* rows of a matrix register, each of 16 pairs of bfloat16 or 16 floats */
+    TILE_FLOATS = TILE * TILE,   /* its size, in floats */
+    PAIR_TILES = 4 * TILE_FLOATS /* of two registers of high halves and two of low ones, one behind the other */
+};
+
+/* Matrix registers of 16 rows of 64 bytes, all eight. */
+TILES static void configure(void) {
+#define ALL(x) {x, x, x, x, x, x, x, x}
+    static const struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } configuration = {.palette = 1, .bytes = ALL(4 * TILE), .rows = ALL(TILE)};
+#undef ALL
+    _tile_loadconfig(&configuration);
+}
+
+/* Give the registers back, which a thread that is set aside would have to save. */
+TILES static void release(void) { _tile_release(); }
+
+/* Pack a matrix (bands, bands) for matrix registers: for 32 outputs and then 32 inputs at a time four registers of 16
+ * outputs each, the high halves of the first and the second 16 outputs and then the low halves. */
+static void pack_tiles(float *packed, const float *matrix, int64_t bands) {
+    uint16_t *to = (uint16_t *)packed;
+    for (int64_t o = 0; o < bands; o += 2 * TILE)
+        for (int64_t k = 0; k < bands; k += 2 * TILE)
+            for (int half = 0; half < 2; half++)
+                for (int64_t row = o; row < o + 2 * TILE; row++)
+                    for (int64_t column = k; column < k + 2 * TILE; column++) {
+                        union { float value; uint32_t bits; } x = {0}, high;
+                        if (row < bands && column < bands) x.value = matrix[column * bands + row];
+                        high.bits = (x.bits + 0x8000) & 0xffff0000;
+                        x.value -= high.value;
+                        *to++ = (half ? x.bits + 0x8000 : high.bits) >> 16;
+                    }
+}
+
+/* What the gates of 32 outputs from o on are of 32 pixels, times the pixels; matrix registers hold what their bias is
+ * added to. */
+TARGET static void gate_tiles(const Strip *own, const float *bias, int64_t o, int64_t p) {
+    for (int64_t i = o; i < smaller(o + 2 * TILE, own->bands); i += 2) {
+        V sum[4] = {{0}}, gate[4];
+        const int64_t rows = smaller(2, own->bands - i);
+        V *to[2];
+        for (int64_t r = 0; r < rows; r++) {
+            to[r] = (V *)(own->gated + (i + r) * own->flat + p);
+            for (int j = 0; j < 2; j++) sum[2 * r + j] = to[r][j] + bias[i + r];
+        }
+        NAME(sigmoids)(gate, sum, 4);
+        for (int64_t r = 0; r < rows; r++)
+            for (int j = 0; j < 2; j++)
+                to[r][j] = gate[2 * r + j] * ((const V *)(own->pixels + (i + r) * own->flat + p))[j];
+    }
+}
+
+/* Gates of the row at hand, times its pixels. Products of high and of low halves, but not of low ones with low ones:
+ * to about 2^-17 of what is multiplied. */
+TILES static void gate_by_matrices(const Strip *own, const Merging *w, int kind) {
+    const int64_t L = own->bands, flat = own->flat, stride = 4 * flat;
+    const float *weights = w->pointwise;
+    for (int64_t o = 0; o < L; o += 2 * TILE, weights += divided(L, 2 * TILE) * PAIR_TILES)
+        for (int64_t p = 0; p < own->across; p += 2 * TILE) {
+            const float *a = weights, *high = own->mixed[kind] + p, *low = own->rest[kind] + p;
+            float *to = own->gated + o * flat + p;
+            __asm__ volatile("" ::: "memory"); /* compilers are not told what these instructions read */
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+#define MULTIPLY()           \
+    _tile_dpbf16ps(0, 4, 6); \
+    _tile_dpbf16ps(1, 4, 7); \
+    _tile_dpbf16ps(2, 5, 6); \
+    _tile_dpbf16ps(3, 5, 7)
+            for (int64_t k = 0; k < L; k += 2 * TILE, a += PAIR_TILES, high += TILE * flat, low += TILE * flat) {
+                _tile_loadd(4, a + 2 * TILE_FLOATS, 4 * TILE);
+                _tile_loadd(5, a + 3 * TILE_FLOATS, 4 * TILE);
+                _tile_loadd(6, high, stride);
+                _tile_loadd(7, high + TILE, stride);
+                MULTIPLY();
+                _tile_loadd(4, a, 4 * TILE);
+                _tile_loadd(5, a + TILE_FLOATS, 4 * TILE);
+                MULTIPLY();
+                _tile_loadd(6, low, stride);
+                _tile_loadd(7, low + TILE, stride);
+                MULTIPLY();
+            }
+#undef MULTIPLY
+            _tile_stored(0, to, stride);
+            _tile_stored(1, to + TILE, stride);
+            _tile_stored(2, to + TILE * flat, stride);
+            _tile_stored(3, to + TILE * flat + TILE, stride);
+            gate_tiles(own, w->pointwise_bias, o, p);
+        }
+}
+#undef TILES
+#endif
 
 /* Gate the row at hand as a row of one kind, and add it to rows `first` to `end` of merged pixels; what is added to
  * those first is of kind 0. */
 TARGET static void NAME(gate_row)(const Strip *own, const Merging *w, int kind, int64_t first, int64_t end) {
     const int64_t flat = own->flat / LANES, columns = own->columns, inside = own->patch - 2;
+#if LANES == 16 && MATRICES
+    if (own->matrices) gate_by_matrices(own, w, kind);
+#endif
     const Product product = {.weights = w->pointwise, .inputs = own->bands, .outputs = own->bands,
-                             .points = divided(own->across, LANES),
+                             .points = own->matrices ? 0 : divided(own->across, LANES),
                              .in = (const V *)own->mixed[kind], .in_stride = flat, .in_step = 1,
                              .to = (V *)own->gated, .to_stride = flat, .to_step = 1,
                              .start = w->pointwise_bias, .gated = (const V *)own->pixels};
@@ -787,6 +968,9 @@ TARGET static int NAME(merging)(const float *image, const Merging *weights, floa
     const int64_t down = across % threads ? smaller(height, threads) : 1;
     const int64_t columns = divided(width, across), strips = across * down;
     const int members = (int)smaller(threads, strips);
+    const int matrices = LANES == 16 && s->matrices;
+    /* Outputs of matrices, and rows of pairs of inputs, come in 32 and in 16. */
+    const int64_t padded = matrices ? divided(L, 2 * LANES) * 2 * LANES : L, rows = matrices ? padded / 2 : L;
     if (L == 0) return 0;
     Strip *scratch = malloc(members * sizeof(Strip));
     if (!scratch) return 1;
@@ -794,19 +978,21 @@ TARGET static int NAME(merging)(const float *image, const Merging *weights, floa
     float *packed = NULL;
     void *memory = NULL;
     for (int pass = 0; pass < 2; pass++) {
-        packed = take(&arena, L * L);
+        packed = take(&arena, larger(padded * padded, L * L));
         for (int member = 0; member < members; member++) {
             Strip *own = scratch + member;
             own->patch = P;
             own->bands = L;
+            own->matrices = matrices;
             /* One vector stands before a row, of which the last element is the neighbour of its first. */
             own->row = NAME(row_stride)(LANES + columns + P - 1 + LANES);
-            own->flat = NAME(row_stride)(3 * columns + P - 3);
+            own->flat = NAME(row_stride)(divided(3 * columns + P - 3, 2 * LANES) * 2 * LANES);
             own->sums = NAME(row_stride)(columns);
             for (int i = 0; i < 3; i++) own->rows[i] = take(&arena, L * own->row);
-            for (int i = 0; i < 3; i++) own->mixed[i] = take(&arena, L * own->flat);
+            for (int i = 0; i < 3; i++) own->mixed[i] = take(&arena, rows * own->flat);
+            for (int i = 0; i < 3; i++) own->rest[i] = matrices ? take(&arena, rows * own->flat) : NULL;
             own->pixels = take(&arena, L * own->flat);
-            own->gated = take(&arena, L * own->flat);
+            own->gated = take(&arena, padded * own->flat);
             own->merged = take(&arena, P * L * own->sums);
         }
         if (pass == 0) {
@@ -819,7 +1005,10 @@ TARGET static int NAME(merging)(const float *image, const Merging *weights, floa
         }
     }
     Merging w = *weights;
-    pack(packed, w.pointwise, L, L);
+#if LANES == 16 && MATRICES
+    if (matrices) pack_tiles(packed, w.pointwise, L);
+#endif
+    if (!matrices) pack(packed, w.pointwise, L, L);
     w.pointwise = packed;
 #pragma omp parallel for num_threads(members) schedule(static)
     for (int64_t strip = 0; strip < strips; strip++) {
@@ -829,7 +1018,13 @@ TARGET static int NAME(merging)(const float *image, const Merging *weights, floa
         own->columns = part(j + 1, width, COLUMNS) - left;
         own->across = 3 * own->columns + P - 3;
         const unsigned before = flush();
+#if LANES == 16 && MATRICES
+        if (matrices) configure();
+#endif
         NAME(merge_strip)(image, &w, to, s, own, top, bottom, left);
+#if LANES == 16 && MATRICES
+        if (matrices) release();
+#endif
         restore(before);
     }
     free(memory);

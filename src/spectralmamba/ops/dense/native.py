@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 @cache
 def _library() -> ctypes.CDLL | None:
     """Load the library; None if it was not built, does not load, has no kernels for this processor or is turned off."""
-    library = load(__file__, {"dense_features": (16, 11), "dense_merging": (6, 6), "dense_lanes": (0, 0)})
+    functions = {"dense_features": (16, 11), "dense_merging": (6, 7), "dense_lanes": (0, 0), "dense_matrices": (0, 0)}
+    library = load(__file__, functions)
     return None if library is None or library.dense_lanes() <= 0 else library
 
 
-def _lanes() -> int:
-    """Return the pixels of a vector, which say what kernels are called."""
+@cache
+def _kernels() -> tuple[int, int]:
+    """Return what kernels are called: the pixels of their vectors, and whether they multiply by AMX, 1 or 0."""
     library = _library()
-    return 0 if library is None else library.dense_lanes()
+    return (0, 0) if library is None else (library.dense_lanes(), library.dense_matrices())
 
 
 def available() -> bool:
@@ -56,7 +58,7 @@ def gated_merging(image: Tensor, patch: int, weights: MergingWeights) -> Tensor:
     assert 3 <= patch <= min(height, width)
     assert [tuple(part.shape) for part in weights] == [(3, 3, bands), (bands,), (bands, bands), (bands,)]
     merged = image.new_empty(height - patch + 1, width - patch + 1, bands)
-    _call("dense_merging", (image, *weights, merged), (height, width, bands, patch))
+    _call("dense_merging", (image, *weights, merged), (height, width, bands, patch), *_kernels())
     return merged
 
 
@@ -84,14 +86,14 @@ def s6_features(spectra: Tensor, weights: FeatureWeights) -> Tensor:
     assert bands <= tokens * piece
     features = spectra.new_empty(batch, width)
     sizes = batch, bands, tokens, piece, width, channels, states, rank, taps
-    _call("dense_features", (spectra, *weights, features), sizes)
+    _call("dense_features", (spectra, *weights, features), sizes, _kernels()[0])
     return features
 
 
-def _call(name: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...]) -> None:
+def _call(name: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...], *kernels: int) -> None:
     library = _library()
     assert library is not None, "the native library is not available"
     assert all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
     pointers = (tensor.data_ptr() for tensor in tensors)
-    if getattr(library, name)(*pointers, *sizes, torch.get_num_threads(), _lanes()):
+    if getattr(library, name)(*pointers, *sizes, torch.get_num_threads(), *kernels):
         raise MemoryError(f"no memory for the work space of {name}")

@@ -59,11 +59,10 @@ class FusedSpectralMamba(nn.Module):
         patches = as_patches(x)
         spectra = patches.centre() if self.merging is None else patches.merged(self.merging)
         logits = linear(self.features(spectra.contiguous()), self.head, self.head_bias)
-        if self.linear is None or self.view is None:
-            return logits
-        # Of an image, pixels that patches share are multiplied once.
-        beside = self.view(patches.mapped(self.linear)) if isinstance(patches, ImagePatches) else self.beside(patches)
-        return logits + beside
+        if self.linear is not None and self.view is not None and isinstance(patches, ImagePatches):
+            return logits + self.view(patches.mapped(self.linear))  # pixels that patches share are multiplied once
+        beside = self.beside(patches)
+        return logits if beside is None else logits + beside
 
 
 class FusedMerging:

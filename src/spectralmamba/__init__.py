@@ -12,11 +12,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spectralmamba.archive import map_scenes
+    from spectralmamba.areas import estimate_areas
+    from spectralmamba.assessment import assess
     from spectralmamba.classifier import Classifier
+    from spectralmamba.comparison import holm, mcnemar, paired_tests
     from spectralmamba.errors import SpectralMambaError
     from spectralmamba.evaluation import Scores, evaluate
     from spectralmamba.mapping import map_scene
     from spectralmamba.models import create_model, list_models
+    from spectralmamba.ranks import compare_ranks
     from spectralmamba.scenes import open_labels, open_scene, simulate_scene
     from spectralmamba.settings import Settings
     from spectralmamba.splits import Split, split_disjoint, split_masks, split_random
@@ -29,15 +33,21 @@ _HOMES = {
     "Settings": "settings",
     "SpectralMambaError": "errors",
     "Split": "splits",
+    "assess": "assessment",
+    "compare_ranks": "ranks",
     "create_model": "models",
+    "estimate_areas": "areas",
     "evaluate": "evaluation",
     "fit": "training",
     "fit_seeds": "training",
+    "holm": "comparison",
     "list_models": "models",
     "map_scene": "mapping",
     "map_scenes": "archive",
+    "mcnemar": "comparison",
     "open_labels": "scenes",
     "open_scene": "scenes",
+    "paired_tests": "comparison",
     "recommend_settings": "training",
     "simulate_scene": "scenes",
     "split_disjoint": "splits",
@@ -52,15 +62,21 @@ __all__ = [
     "Settings",
     "SpectralMambaError",
     "Split",
+    "assess",
+    "compare_ranks",
     "create_model",
+    "estimate_areas",
     "evaluate",
     "fit",
     "fit_seeds",
+    "holm",
     "list_models",
     "map_scene",
     "map_scenes",
+    "mcnemar",
     "open_labels",
     "open_scene",
+    "paired_tests",
     "recommend_settings",
     "simulate_scene",
     "split_disjoint",

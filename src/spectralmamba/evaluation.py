@@ -62,9 +62,9 @@ class Scores:
         Raises:
             LabelError: The shapes do not fit, or a count is negative or fractional.
         """
-        described = _described(classes)
-        counts = _counts(confusion)
-        missed = _counts(np.zeros(len(described)) if unclassified_by_class is None else unclassified_by_class)
+        described = described_classes(classes)
+        counts = as_counts(confusion)
+        missed = as_counts(np.zeros(len(described)) if unclassified_by_class is None else unclassified_by_class)
         number = len(described)
         if counts.shape != (number, number) or missed.shape != (number,):
             raise LabelError(
@@ -347,7 +347,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, level:
         SpectralMambaError: The lengths differ, there is no pair, a value is undefined, or `level` is not between 0 and
             1.
     """
-    _check_level(level)
+    check_level(level)
     if len(first) != len(second) or len(first) == 0:
         raise SpectralMambaError(
             "the values cannot be paired", found=f"{len(first)} and {len(second)} values", expected="one for each seed"
@@ -388,7 +388,7 @@ def wilson_interval(successes: int, total: int, level: float = _LEVEL) -> tuple[
     Raises:
         SpectralMambaError: `successes` is not between 0 and `total`, or `level` not between 0 and 1.
     """
-    _check_level(level)
+    check_level(level)
     if not 0 <= successes <= total:
         raise SpectralMambaError("a proportion is out of range", found=f"{successes} of {total}")
     if total == 0:
@@ -403,7 +403,8 @@ def wilson_interval(successes: int, total: int, level: float = _LEVEL) -> tuple[
     return low, high
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raise SpectralMambaError unless the confidence level lies between 0 and 1."""
     if not 0 < level < 1:
         raise SpectralMambaError("a level is out of range", found=level, expected="more than 0 and less than 1")
 
@@ -449,14 +450,16 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _counts(numbers: Any) -> NDArray[np.int64]:
+def as_counts(numbers: Any) -> NDArray[np.int64]:
+    """Return whole numbers of at least 0, of any shape; LabelError for anything else."""
     array = np.asarray(numbers)
     if array.dtype.kind not in "iuf" or (array < 0).any() or (array != np.floor(array)).any():
         raise LabelError("a confusion matrix holds something else than counts", expected="whole numbers, 0 or more")
     return array.astype(np.int64)
 
 
-def _described(classes: Iterable[int | Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+def described_classes(classes: Iterable[int | Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return classes with `id`, `name` and `color`; what is not given is filled in."""
     given: list[dict[str, Any]] = [dict(entry) if isinstance(entry, Mapping) else {"id": entry} for entry in classes]
     colors = {int(entry["id"]): entry["color"] for entry in given if entry.get("color")}
     colors |= default_colors({int(entry["id"]) for entry in given} - set(colors), taken=list(colors.values()))

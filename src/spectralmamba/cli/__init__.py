@@ -14,6 +14,8 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from spectralmamba import __version__
+from spectralmamba.cli.commands.areas import areas
+from spectralmamba.cli.commands.compare import compare
 from spectralmamba.cli.commands.evaluate import evaluate
 from spectralmamba.cli.commands.info import info
 from spectralmamba.cli.commands.map import map_command
@@ -59,6 +61,8 @@ app.command()(evaluate)
 app.command()(suggest)
 app.command(name="map")(map_command)
 app.command()(report)
+app.command()(compare)
+app.command()(areas)
 app.command()(models)
 app.command()(simulate)
 

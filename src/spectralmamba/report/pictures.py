@@ -129,12 +129,14 @@ def ramp_colors(share: NDArray[np.floating]) -> NDArray[np.uint8]:
     return picture
 
 
-def _reduction(shape: tuple[int, int]) -> int:
+def reduction(shape: tuple[int, int]) -> int:
+    """How many rows, and columns, of a raster become one of its picture."""
     return max(1, math.ceil(max(shape) / LONGEST_SIDE))
 
 
-def _reduced(shape: tuple[int, int]) -> tuple[int, int]:
-    factor = _reduction(shape)
+def reduced_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a raster's picture."""
+    factor = reduction(shape)
     return math.ceil(shape[0] / factor), math.ceil(shape[1] / factor)
 
 
@@ -143,7 +145,7 @@ def _scene(run: RunFolder) -> Picture | Absent:
     if not run.has("overview.tif"):
         return Absent(title, "The folder has no overview.tif, so there is no false-colour picture.")
     with open_raster(run.path / "overview.tif") as dataset:
-        height, width = _reduced(dataset.shape)
+        height, width = reduced_shape(dataset.shape)
         bands = dataset.read(out_shape=(dataset.count, height, width), resampling=Resampling.nearest).astype(np.uint8)
     picture = np.full((height, width, 4), 255, dtype=np.uint8)
     if len(bands) in (1, 2):
@@ -171,7 +173,7 @@ def _nodata_share(run: RunFolder) -> str:
 
 
 def _reference(run: RunFolder) -> Picture:
-    survey, factor = run.survey, _reduction(run.shape)
+    survey, factor = run.survey, reduction(run.shape)
     picture = _background(run)
     training = np.zeros(picture.shape[:2], dtype=bool)
     for role in (TEST, TRAINING):
@@ -190,19 +192,20 @@ def _reference(run: RunFolder) -> Picture:
         f"{words.counted(trained, 'training pixel')}, outlined in black, and {words.counted(tested, 'test pixel')}.",
         caption=f"{words.counted(trained, 'training pixel')} (outlined in black), "
         f"{words.counted(tested, 'test pixel')}; grey is unused."
-        + _spots(factor, "is marked if it holds a training pixel"),
+        + spots(factor, "is marked if it holds a training pixel"),
     )
 
 
 def _background(run: RunFolder) -> NDArray[np.uint8]:
     """Grey where the map has a class, transparent where there is nodata."""
     grey = np.array(rgba(UNLABELLED), dtype=np.uint8)
-    return np.where((_read_map(run) != 0)[..., None], grey, np.uint8(0))
+    return np.where((read_map(run) != 0)[..., None], grey, np.uint8(0))
 
 
-def _read_map(run: RunFolder) -> NDArray[np.int64]:
+def read_map(run: RunFolder) -> NDArray[np.int64]:
+    """The map's class ids `(H, W)`, no larger than a picture."""
     with open_raster(run.path / "map.tif") as dataset:
-        return dataset.read(1, out_shape=_reduced(run.shape), resampling=Resampling.nearest).astype(np.int64)
+        return dataset.read(1, out_shape=reduced_shape(run.shape), resampling=Resampling.nearest).astype(np.int64)
 
 
 def _class_colors(run: RunFolder, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -233,7 +236,7 @@ def _role_counts(run: RunFolder) -> tuple[int, int]:
 
 
 def _map(run: RunFolder) -> Picture:
-    picture = _class_colors(run, _read_map(run))
+    picture = _class_colors(run, read_map(run))
     mapped = {id: pixels for id, pixels in run.survey.mapped.most_common() if id != 0}
     total = sum(mapped.values())
     largest = [f"{run.class_of(id).name} ({words.percent(mapped[id] / total, 0)})" for id in list(mapped)[:3]]
@@ -331,29 +334,30 @@ def _count_sizes(run: RunFolder, name: str) -> NDArray[np.int64]:
 def _read_reduced(run: RunFolder, name: str) -> NDArray[np.float64]:
     """Read a layer of the map `(H, W)`, no larger than a picture."""
     with open_raster(run.path / name) as dataset:
-        return dataset.read(1, out_shape=_reduced(dataset.shape), resampling=Resampling.nearest).astype(float)
+        return dataset.read(1, out_shape=reduced_shape(dataset.shape), resampling=Resampling.nearest).astype(float)
 
 
-def _mix(cells: NDArray[np.uint8], counts: NDArray[np.int64], colors: tuple[str, ...]) -> None:
+def mix(cells: NDArray[np.uint8], counts: NDArray[np.int64], colors: tuple[str, ...]) -> None:
     """Colour each cell `(n, 4)` that holds pixels with the mean colour of its pixels, counts `(n, colours)`."""
     held = counts.sum(axis=1) > 0
     shares = counts[held] / counts[held].sum(axis=1, keepdims=True)
     cells[held] = np.rint(shares @ np.array([rgba(color) for color in colors])).astype(np.uint8)
 
 
-def _spots(factor: int, what: str) -> str:
+def spots(factor: int, what: str) -> str:
+    """What one spot of a reduced picture stands for, a sentence with a space before it; empty if it is one pixel."""
     return f" A spot of the picture stands for {factor} × {factor} pixels and {what}." if factor > 1 else ""
 
 
 def _errors(run: RunFolder) -> Picture:
-    survey, factor = run.survey, _reduction(run.shape)
+    survey, factor = run.survey, reduction(run.shape)
     picture = _background(run)
     tested, right = survey.role == TEST, survey.predicted == survey.reference
     cells = picture.shape[:2]
     at = np.ravel_multi_index((survey.rows // factor, survey.columns // factor), cells)
     picture.reshape(-1, 4)[at[~tested]] = rgba(TRAINING_GREY)
     counts = [np.bincount(at[tested & chosen], minlength=cells[0] * cells[1]) for chosen in (right, ~right)]
-    _mix(picture.reshape(-1, 4), np.stack(counts, axis=1), (CORRECT, WRONG))
+    mix(picture.reshape(-1, 4), np.stack(counts, axis=1), (CORRECT, WRONG))
     wrong, total = int(np.count_nonzero(tested & ~right)), int(np.count_nonzero(tested))
     share = f" ({words.percent(wrong / total)})" if total else ""
     return Picture(
@@ -364,6 +368,6 @@ def _errors(run: RunFolder) -> Picture:
         alt=f"Of {words.counted(total, 'test pixel')}, {words.count(total - wrong)} are mapped right and "
         f"{words.count(wrong)} wrong{share}.",
         caption=f"{words.count(wrong)} of {words.counted(total, 'test pixel')} wrong{share}."
-        + _spots(factor, "mixes their colours"),
+        + spots(factor, "mixes their colours"),
         key=((CORRECT, "right"), (WRONG, "wrong"), (TRAINING_GREY, "training"), (UNLABELLED, "unlabelled")),
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy as copy_of
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 import xarray as xr
 from scan_cases import OPTIONS, assert_near, make_inputs, poisoned, results
 
-from spectralmamba import Settings, Split, create_model, fit, inference
+from spectralmamba import Settings, Split, create_model, fit, inference, list_models
 from spectralmamba.errors import TrainingInterrupted
 from spectralmamba.inference import Precision, exact_convolutions
 from spectralmamba.ops import selective_scan
@@ -187,6 +188,24 @@ def test_seeds_trained_together_are_each_as_alone_and_as_on_the_cpu(data: Data, 
             )
             # Six steps, each of which adds up float32 in another order.
             assert_near(found, expected, 1e-4)
+
+
+BASELINES = [name for name in list_models() if name != "spectral_mamba"]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_trains_and_maps_on_a_gpu_as_on_the_cpu(data: Data, quick: Settings, name: str):
+    settings = quick.replace(model=name, steps=3, companion="none", set_coverage=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        on_gpu = fit_seeds(*data[:2], {0: data[2], 7: data[2]}, settings, device="cuda")
+    alone = any("one seed and one kernel after the other" in str(warning.message) for warning in caught)
+    assert alone == (name in ("cas_rnn", "gru", "lstm"))
+    for seed, classifier in on_gpu.items():
+        on_cpu = fit(*data, settings, seed=seed, device="cpu")
+        expected = on_cpu.predict_proba(data[0]).values
+        # Three steps of AdamW, whose first moves each weight by the rate whatever the rounding of its gradient.
+        np.testing.assert_allclose(classifier.predict_proba(data[0]).values, expected, rtol=0, atol=1e-2)
 
 
 def test_a_recorded_training_goes_on_from_its_checkpoint_to_the_same_file(

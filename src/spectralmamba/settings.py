@@ -22,7 +22,8 @@ class Settings:
 
     model: str = "spectral_mamba"
     """Name of the network, one of `list_models()`; or what decides without one, from the means of patches, "label_propagation",
-    "support_vectors" or "logistic_regression"; or "auto", the best of all in blocks left out of the training labels."""
+    "support_vectors" or "logistic_regression"; or "auto", the best of "spectral_mamba" and these in blocks left out of the training
+    labels."""
     preset: str = "default"
     """The network's preset: "default", or "paper" for the published size."""
     patch: int = 7

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -78,3 +79,81 @@ def test_the_formula_of_the_scan_is_the_count_of_an_explicit_loop():
                 y += multiply(h, 1.0)  # C · h
             y += multiply(1.0, 1.0)  # D u
     assert operations == SelectiveScan.multiply_accumulates(tokens, channels, states)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+@pytest.mark.parametrize(
+    ("layers", "directions", "matrices"),
+    [
+        (1, 1, 6 * (1 + 6)),  # of one gate: hidden × (input + hidden)
+        (2, 1, 6 * (1 + 6) + 6 * (6 + 6)),
+        (2, 2, 2 * (6 * (1 + 6) + 6 * (12 + 6))),  # the second layer sees both directions
+    ],
+)
+def test_recurrent_layers_cost_their_matrices_at_every_step(
+    kind: type[nn.RNNBase], gates: int, layers: int, directions: int, matrices: int
+):
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = kind(1, 6, num_layers=layers, batch_first=True, bidirectional=directions == 2)  # pyright: ignore
+            self.head = nn.Linear(6 * directions, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.inside(x[..., None])[0][:, -1])
+
+    size = model_size(Recurrent(), bands=20, patch=1)
+    assert size.multiply_accumulates == 20 * gates * matrices + 6 * directions * 2
+
+
+class Attending(nn.Module):
+    """Attention of a token a band, by torch's function or its module."""
+
+    def __init__(self, by_module: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(1, 8, bias=False)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True) if by_module else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embedding(x[..., None])
+        if self.attention is not None:
+            return self.attention(tokens, tokens, tokens, need_weights=False)[0][:, 0]
+        heads = tokens.unflatten(2, (2, 4)).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)[:, 0]
+
+
+@pytest.mark.parametrize("by_module", [False, True])
+def test_attention_costs_its_two_products_of_all_pairs_of_tokens(by_module: bool):
+    size = model_size(Attending(by_module), bands=20, patch=1)
+    projections = 4 * 20 * 8 * 8 if by_module else 0
+    assert size.multiply_accumulates == 20 * 8 + 2 * 20 * 20 * 8 + projections
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_scan_of_several_sequences_a_pixel_is_counted_for_each():
+    """MambaHSI's spectral mixing scans the four tokens of each of nine pixels, then of four, then of one."""
+    model = create_model("mamba_hsi", bands=20, classes=3, patch=3).eval()
+    calls: list[tuple[int, int]] = []
+    for module in model.modules():
+        if isinstance(module, SelectiveScan):
+            module.register_forward_hook(lambda _, inputs, __: calls.append(tuple(inputs[0].shape[:2])))  # pyright: ignore
+    model_size(model, 20, 3)
+    assert calls == [(1, 9), (9, 4), (1, 4), (4, 4), (1, 1), (1, 4)]
+    without = model_size(_without_scans(model), 20, 3)
+    scans = sum(
+        SelectiveScan.multiply_accumulates(B * T, 256 if B == 1 and n % 2 == 0 else 64, 16)
+        for n, (B, T) in enumerate(calls)
+    )
+    assert model_size(model, 20, 3).multiply_accumulates - without.multiply_accumulates == scans
+
+
+def _without_scans(model: nn.Module) -> nn.Module:
+    class Nothing(nn.Module):
+        def forward(self, u: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return u
+
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, S6Block):
+            module.scan = Nothing()  # pyright: ignore
+    return model

@@ -20,7 +20,8 @@ from spectralmamba.models.registry import register_model
 from spectralmamba.ops import selective_scan
 
 Orientation = Literal["neighbours", "pieces"]
-Gate = Literal["position", "shared"]
+Gate = Literal["position", "shared", "mean", "centre"]
+Block = Literal["mamba", "mlp", "none"]
 LinearPath = Literal["none", "centre", "mean", "both"]
 
 # With AdamW a weight moves by the learning rate whatever its gradient, and the linear path would outrun the network and overfit a
@@ -115,9 +116,26 @@ class SharedGateMerging(nn.Module):
         return gate.mul_(box_sums(image, patch)).mul_(2 / patch**2)
 
 
-_MERGINGS: dict[str, Callable[[int], GatedMerging | SharedGateMerging]] = {
+class MeanMerging(nn.Module):
+    """Merging without a gate, to see what the gate is worth: a patch's mean.
+
+    Shapes: `(B, L, P, P)` → `(B, L)`.
+    """
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """Merge patches."""
+        return patch.mean((2, 3))
+
+    def of_image(self, image: Tensor, patch: int) -> Tensor:
+        """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""
+        return box_sums(image, patch) * (1 / patch**2)
+
+
+_MERGINGS: dict[str, Callable[[int], GatedMerging | SharedGateMerging | MeanMerging | None]] = {
     "position": GatedMerging,
     "shared": SharedGateMerging,
+    "mean": lambda _: MeanMerging(),
+    "centre": lambda _: None,
 }
 
 
@@ -217,6 +235,16 @@ class S6Block(nn.Module):
         return self.output_projection(y * silu(z))  # (B, T, M)
 
 
+class TokenPerceptron(nn.Sequential):
+    """A perceptron of each token by itself, to see what the Mamba block is worth: two linear layers, SiLU between them.
+
+    Shapes: `(B, T, M)` → `(B, T, M)`.
+    """
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__(nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width))
+
+
 _VIEWS: dict[str, Callable[[Patches], Tensor] | None] = {
     "none": None,
     "centre": lambda patches: patches.centre(),
@@ -242,14 +270,15 @@ class SpectralMamba(nn.Module):
         dropout: Share of the pooled features that training drops.
         gate: What weighs a patch's values when they are summed. "position": the paper's gate, which each pixel of the patch has
             from itself and its neighbours in the patch; "shared": one for the whole patch, from its middle 3 × 3 pixels, which is
-            cheaper. Without effect where P = 1, as there is nothing to merge.
+            cheaper; "mean": all alike; "centre": the centre alone. Without effect where P = 1, as there is nothing to merge.
+        block: What mixes tokens. "mamba": `blocks` S6 blocks; "mlp": as many perceptrons of each token by itself; "none": nothing.
         linear_path: What spectrum a linear classifier beside the network sees, whose logits are added: the patch's "centre",
             its "mean", the mean of "both", or "none": no such classifier. It starts at zero and learns with the rest.
 
     Shapes: `(B, L)` for P = 1, else `(B, L, P, P)` → logits `(B, K)`.
 
     Raises:
-        ModelError: R is not in 1 … L, or there is no such orientation, gate or linear path.
+        ModelError: R is not in 1 … L, or there is no such orientation, gate, block or linear path.
     """
 
     takes_patches = True
@@ -271,6 +300,7 @@ class SpectralMamba(nn.Module):
         dropout: float = 0.1,
         gate: Gate = "position",
         linear_path: LinearPath = "none",
+        block: Block = "mamba",
     ) -> None:
         super().__init__()
         if not 1 <= piece <= bands:
@@ -281,11 +311,17 @@ class SpectralMamba(nn.Module):
             raise ModelError("unknown gate", found=gate, expected=" or ".join(_MERGINGS))
         if linear_path not in _VIEWS:
             raise ModelError("unknown linear path", found=linear_path, expected=", ".join(_VIEWS))
+        if block not in ("mamba", "mlp", "none"):
+            raise ModelError("unknown block", found=block, expected="mamba, mlp or none")
         self.patch = patch
         self.merging = _MERGINGS[gate](bands) if patch > 1 else None
         self.embedding = PieceEmbedding(bands, width, piece, orientation)
+        blocks = 0 if block == "none" else blocks
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks))
-        self.blocks = nn.ModuleList(S6Block(width, expansion, states, convolution) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            S6Block(width, expansion, states, convolution) if block == "mamba" else TokenPerceptron(width, expansion)
+            for _ in range(blocks)
+        )
         self.final_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
@@ -340,6 +376,7 @@ def spectral_mamba(
     dropout: float | None = None,
     gate: Gate | None = None,
     linear_path: LinearPath | None = None,
+    block: Block | None = None,
 ) -> SpectralMamba:
     """SpectralMamba; preset "paper" stays within the published size, "default" is the better classifier.
 
@@ -357,6 +394,7 @@ def spectral_mamba(
         "dropout": dropout,
         "gate": gate,
         "linear_path": linear_path,
+        "block": block,
     }
     given = {key: value for key, value in asked.items() if value is not None}
     return SpectralMamba(

@@ -15,6 +15,7 @@ def models(
     classes: Annotated[int, typer.Option(help="Classes to count for.", min=2)] = 14,
 ) -> None:
     """List the networks with their parameters and multiply-accumulates a pixel."""
+    from spectralmamba.errors import ModelError
     from spectralmamba.models import create_model, list_models, list_presets, model_size
     from spectralmamba.models.committee import SIMPLE_MODELS
 
@@ -24,12 +25,17 @@ def models(
     for name in list_models():
         for preset in list_presets(name):
             for patch in (1, 3, 7):
-                network = create_model(name, bands=bands, classes=classes, patch=patch, preset=preset)
+                try:
+                    network = create_model(name, bands=bands, classes=classes, patch=patch, preset=preset)
+                except ModelError:  # it has nothing to convolve in a single pixel
+                    continue
                 size = model_size(network, bands, patch)
                 table.add_row(name, preset, str(patch), f"{size.parameters:,}", f"{size.multiply_accumulates:,}")
     console.print(table)
     console.print(
         f"At {bands} bands and {classes} classes. Matrix products and convolutions are counted by torch's FlopCounterMode, the "
-        "selective scan as tokens × channels × (4 × states + 2)."
+        "selective scan as tokens × channels × (4 × states + 2), recurrent layers by their matrices."
     )
-    console.print(f"Without a network: {', '.join(SIMPLE_MODELS)}. With --model auto, training chooses among all.")
+    console.print(
+        f"Without a network: {', '.join(SIMPLE_MODELS)}. With --model auto, training chooses among these and spectral_mamba."
+    )

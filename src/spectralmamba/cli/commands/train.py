@@ -79,7 +79,8 @@ def train(
         str | None,
         typer.Option(
             help="What classifies: a network (`spectralmamba models` lists them); without one label_propagation, "
-            "support_vectors or logistic_regression; or auto, the best of all on training labels left out in turn.",
+            "support_vectors or logistic_regression; or auto, the best of spectral_mamba and the latter on training labels left "
+            "out in turn.",
             show_default="spectral_mamba",
         ),
     ] = None,

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spectralmamba.archive import map_scenes
+    from spectralmamba.catalog import dataset, list_datasets, load_dataset
     from spectralmamba.classifier import Classifier
     from spectralmamba.errors import SpectralMambaError
     from spectralmamba.evaluation import Scores, evaluate
@@ -30,10 +31,13 @@ _HOMES = {
     "SpectralMambaError": "errors",
     "Split": "splits",
     "create_model": "models",
+    "dataset": "catalog",
     "evaluate": "evaluation",
     "fit": "training",
     "fit_seeds": "training",
+    "list_datasets": "catalog",
     "list_models": "models",
+    "load_dataset": "catalog",
     "map_scene": "mapping",
     "map_scenes": "archive",
     "open_labels": "scenes",
@@ -53,10 +57,13 @@ __all__ = [
     "SpectralMambaError",
     "Split",
     "create_model",
+    "dataset",
     "evaluate",
     "fit",
     "fit_seeds",
+    "list_datasets",
     "list_models",
+    "load_dataset",
     "map_scene",
     "map_scenes",
     "open_labels",

@@ -14,6 +14,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from spectralmamba import __version__
+from spectralmamba.cli.commands.data import data
 from spectralmamba.cli.commands.evaluate import evaluate
 from spectralmamba.cli.commands.info import info
 from spectralmamba.cli.commands.map import map_command
@@ -61,6 +62,7 @@ app.command(name="map")(map_command)
 app.command()(report)
 app.command()(models)
 app.command()(simulate)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

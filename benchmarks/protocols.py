@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import scipy.io
 import xarray as xr
 
-from spectralmamba import open_labels, open_scene, split_disjoint, split_random
-from spectralmamba.scenes.palette import default_colors
+from spectralmamba import load_dataset, split_disjoint, split_random
 from spectralmamba.splits import Split
 
 
@@ -25,41 +22,24 @@ def data_folder() -> Path:
 @cache
 def salinas_a() -> tuple[xr.DataArray, xr.DataArray]:
     """Salinas-A, AVIRIS, 83 × 86 pixels, 6 classes."""
-    folder = data_folder() / "salinas_a"
-    scene = open_scene(folder / "salinasA.mat").load()
-    return scene, open_labels(folder / "salinasA_gt.mat", scene)
+    return _loaded("salinas-a")
 
 
 @cache
 def botswana() -> tuple[xr.DataArray, xr.DataArray]:
     """Botswana, EO-1 Hyperion, the 3 248 labelled pixels of 1476 × 256; all others are nodata."""
-    content = scipy.io.loadmat(data_folder() / "botswana" / "Botswana_pixels.mat")
-    height, width = content["shape"][0]
-    rows, columns = content["row"][0].astype(int), content["col"][0].astype(int)
-    bands = content["spectra"].shape[1]
-    cube = np.full((bands, height, width), np.nan, np.float32)
-    cube[:, rows, columns] = content["spectra"].T
-    unknown = np.full(bands, np.nan)
-    coordinates = {
-        "band": np.arange(1, bands + 1),
-        "wavelength": ("band", unknown),
-        "fwhm": ("band", unknown),
-        "good": ("band", np.ones(bands, bool)),
-    }
-    scene = xr.DataArray(cube, dims=("band", "y", "x"), coords=coordinates, attrs={"source": "Botswana_pixels.mat"})
-    ids = np.zeros((height, width), np.int32)
-    ids[rows, columns] = content["label"][0]
-    present = [int(id_) for id_ in np.unique(ids) if id_]
-    attrs = {"class_names": {id_: f"class {id_}" for id_ in present}, "class_colors": default_colors(present)}
-    return scene, xr.DataArray(ids, dims=("y", "x"), attrs=attrs)
+    return _loaded("botswana")
 
 
 @cache
 def enmap_potsdam() -> tuple[xr.DataArray, xr.DataArray]:
     """Part of an EnMAP scene of Potsdam, 160 × 96 pixels of 30 m, 6 classes."""
-    folder = data_folder() / "enmap_potsdam"
-    scene = open_scene(folder / "enmap_potsdam_west.tif").load()
-    return scene, open_labels(folder / "landcover_west.tif", scene)
+    return _loaded("enmap-potsdam")
+
+
+def _loaded(name: str) -> tuple[xr.DataArray, xr.DataArray]:
+    found = load_dataset(name, root=data_folder())
+    return found.scene.load(), found.labels
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spectralmamba.archive import map_scenes
     from spectralmamba.areas import estimate_areas
     from spectralmamba.assessment import assess
+    from spectralmamba.catalog import dataset, list_datasets, load_dataset
     from spectralmamba.classifier import Classifier
     from spectralmamba.comparison import holm, mcnemar, paired_tests
     from spectralmamba.errors import SpectralMambaError
@@ -41,7 +42,10 @@ _HOMES = {
     "fit": "training",
     "fit_seeds": "training",
     "holm": "comparison",
+    "dataset": "catalog",
+    "list_datasets": "catalog",
     "list_models": "models",
+    "load_dataset": "catalog",
     "map_scene": "mapping",
     "map_scenes": "archive",
     "mcnemar": "comparison",
@@ -65,12 +69,15 @@ __all__ = [
     "assess",
     "compare_ranks",
     "create_model",
+    "dataset",
     "estimate_areas",
     "evaluate",
     "fit",
     "fit_seeds",
     "holm",
+    "list_datasets",
     "list_models",
+    "load_dataset",
     "map_scene",
     "map_scenes",
     "mcnemar",

@@ -65,6 +65,10 @@ class OutputError(SpectralMambaError):
     """A result cannot be written."""
 
 
+class DataError(SpectralMambaError):
+    """A public data set is unknown, not here, cannot be downloaded, or is not what was published."""
+
+
 class ClusterError(SpectralMambaError):
     """A Dask cluster does not answer, or cannot do the work."""
 

@@ -26,7 +26,7 @@ from spectralmamba.models.fused import fused
 from spectralmamba.models.patches import ImagePatches, Patches, box_sums, takes_patches
 from spectralmamba.pixels import Pixels, as_input
 from spectralmamba.scenes.sources import contiguous
-from spectralmamba.scenes.stored import StoredScene
+from spectralmamba.stored import StoredScene
 
 if TYPE_CHECKING:
     from spectralmamba.classifier import Classifier

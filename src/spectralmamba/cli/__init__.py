@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from spectralmamba import __version__
 from spectralmamba.cli.commands.areas import areas
 from spectralmamba.cli.commands.compare import compare
+from spectralmamba.cli.commands.data import data
 from spectralmamba.cli.commands.evaluate import evaluate
 from spectralmamba.cli.commands.info import info
 from spectralmamba.cli.commands.map import map_command
@@ -65,6 +66,7 @@ app.command()(compare)
 app.command()(areas)
 app.command()(models)
 app.command()(simulate)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

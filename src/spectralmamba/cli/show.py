@@ -126,3 +126,30 @@ def pixel_bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
                 bar.update(task, speed=f"{speed:,.0f}")
 
         yield show
+
+
+@contextmanager
+def download_bars() -> Iterator[Callable[[str, int, int | None], None] | None]:
+    """Show a bar for each file that is downloaded; nothing where the output is no terminal."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)
+
+        yield show

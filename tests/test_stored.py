@@ -8,7 +8,7 @@ import torch
 
 from spectralmamba import open_scene
 from spectralmamba.errors import SceneError
-from spectralmamba.scenes.stored import StoredScene
+from spectralmamba.stored import StoredScene
 
 BANDS, ROWS, COLUMNS = 7, 13, 11
 CODES = {"uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5}

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from scan_cases import OPTIONS, assert_near, make_inputs, poisoned, results
 
-from spectralmamba import Settings, Split, create_model, fit, inference, list_models
+from spectralmamba import Settings, Split, create_model, fit, inference, list_models, open_scene
 from spectralmamba.errors import TrainingInterrupted
 from spectralmamba.inference import Precision, exact_convolutions
 from spectralmamba.ops import selective_scan
@@ -67,6 +67,29 @@ def test_tiles_change_no_bit_on_a_gpu(
         maps.append(found)
     np.testing.assert_array_equal(maps[0], maps[1])
     np.testing.assert_array_equal(maps[0], maps[2])
+
+
+@pytest.mark.parametrize("interleave", ["bil", "bip", "bsq"])
+def test_a_file_is_converted_by_a_gpu_to_the_same_bits(
+    data: Data, quick: Settings, tmp_path: Path, interleave: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inference, "_GPU_BLOCK", 16)
+    order = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}[interleave]
+    raw = np.nan_to_num(data[0].values * 10_000, nan=-9999).astype("<i2")
+    (tmp_path / "scene.raw").write_bytes(raw.transpose(order).tobytes())
+    bands, lines, samples = raw.shape
+    (tmp_path / "scene.hdr").write_text(
+        f"ENVI\nsamples = {samples}\nlines = {lines}\nbands = {bands}\nheader offset = 0\ndata type = 2\n"
+        f"interleave = {interleave}\nbyte order = 0\nreflectance scale factor = 10000\ndata ignore value = -9999\n"
+    )
+    scene = open_scene(tmp_path / "scene.hdr")
+    scene["good"].values[:] = data[0]["good"].values
+    classifier = fit(scene.copy().load(), data[1], data[2], quick, patch=3, device="cuda")
+    seen = [
+        np.concatenate([tile.probabilities.ravel() for tile in classifier.tiles(which, size=16)])
+        for which in (scene, scene.copy().load())
+    ]
+    np.testing.assert_array_equal(*seen)
 
 
 def test_labels_agree_in_float16(data: Data, quick: Settings):

@@ -332,7 +332,7 @@ def test_features_train_and_the_chosen_column_is_used(
         (("--set", "noise"), ("name=value", "'noise'", "--set noise=0.3")),
         (("--set", "noise=loud"), ("noise", "'loud'", "float")),
         (("--set", "noise=nan"), ("noise", "nan")),
-        (("--model", "resnet"), ("unknown model", "resnet", "spectral_mamba or label_propagation", "or auto")),
+        (("--model", "resnet"), ("unknown model", "resnet", "spectral_mamba or", "label_propagation", "or auto")),
         (("--model", "support_vector"), ("unknown model", "Did you mean 'support_vectors'?")),
         (("--model", "auto", "--set", "model_options.peice=4"), ("peice", "Did you mean 'piece'")),
         (("--preset", "huge"), ("preset", "huge", "default or paper")),

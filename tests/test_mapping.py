@@ -272,7 +272,10 @@ def test_maps_smaller_than_a_block_are_cloud_optimised(
         assert_cloud_optimised(path)
 
 
-def test_maps_of_several_blocks_are_cloud_optimised_and_have_overviews(tmp_path: Path):
+def test_maps_of_several_blocks_are_cloud_optimised_have_overviews_and_the_same_bytes_by_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mapping.os, "cpu_count", lambda: 1)
     scene, labels = simulate_scene(rows=12, columns=1100, bands=4, classes=2)
     classifier = fit(scene, labels, None, steps=2, patch=1, model_options={"blocks": 0}, device="cpu")
     files = map_scene(classifier, scene, tmp_path / "map.tif")
@@ -282,6 +285,9 @@ def test_maps_of_several_blocks_are_cloud_optimised_and_have_overviews(tmp_path:
             assert raster.overviews(1) == [2, 4]
     with rasterio.open(files.classes, overview_level=0) as overview:
         assert set(np.unique(overview.read(1))) <= {0, 1, 2}  # no class in between
+    alone = [path.read_bytes() for path in written(files)]
+    monkeypatch.setattr(mapping.os, "cpu_count", lambda: mapping._THREADS_PAY)
+    assert [path.read_bytes() for path in written(map_scene(classifier, scene, tmp_path / "map.tif"))] == alone
     sizes = set(np.unique(read(written(files)[3])))
     with rasterio.open(written(files)[3], overview_level=0) as overview:
         assert set(np.unique(overview.read(1))) <= sizes

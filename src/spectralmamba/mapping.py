@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _BLOCK = 512  # pixels on a side of a COG block, GDAL's default
+_THREADS_PAY = 4  # cores from which on GDAL's threads take less time than they cost
 _CACHE = 32  # MB that GDAL keeps of rasters
 _MOST_COUNTED = 254  # classes in a set
 SET_SIZE_NODATA = 255
@@ -162,8 +163,8 @@ def map_scene(
         path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it. Or a
             Zarr store for all of them, "map.zarr".
         tile: Rows and columns that are read at a time; None follows the blocks of the scene's file and the memory.
-        memory: Bytes that the process may take altogether, on a cluster that of each worker's thread; None keeps to about 1 GB
-            beside what it has now.
+        memory: Bytes that the process may take altogether, on a cluster that of each worker's thread; None keeps to about 1 GB,
+            or 4 GB with a GPU, beside what it has now.
         workers: Threads that compute on a CPU; as many as torch has if None, on a cluster one for each tile.
         resume: Go on from an unfinished map that is there.
         keep_unfinished: Leave what is classified so far when Ctrl-C, the scene's file or the cluster ends the run, for `resume`.
@@ -340,11 +341,19 @@ def _provenance(classifier: Classifier, scene: xr.DataArray, precision: str) -> 
 
 def _write_cloud_optimised(raster: Path, file: Path, overviews: str, pixels: int) -> None:
     """Copy a working raster that holds so many pixels other than nodata to a cloud-optimised GeoTIFF."""
+    cores = os.cpu_count() or 1
+    options = {"num_threads": str(cores)} if cores >= _THREADS_PAY else {}  # the bytes are the same
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             rasterio.shutil.copy(
-                raster, file, driver="COG", compress="DEFLATE", blocksize=_BLOCK, overview_resampling=overviews
+                raster,
+                file,
+                driver="COG",
+                compress="DEFLATE",
+                blocksize=_BLOCK,
+                overview_resampling=overviews,
+                **options,
             )
     except SystemError as error:  # what rasterio makes of a failure that GDAL gives no reason for, such as a full disk
         raise RasterioError("GDAL could not write the file and gave no reason") from error

@@ -15,8 +15,8 @@ from spectralmamba.memory import memory_taken
 if TYPE_CHECKING:
     from spectralmamba.classifier import Classifier
 
-_USUAL = 1 << 30
-"""Bytes for tiles if nothing is said."""
+_USUAL, _USUAL_ON_GPU = 1 << 30, 4 << 30
+"""Bytes for tiles if nothing is said; a GPU's blocks are larger, and are whole lines of most files."""
 
 _FLOAT = 4
 # Copies of a tile's values in memory at once: the tile, the next one, and that as its file has it and on the way to float32.
@@ -35,7 +35,7 @@ def choose_tile(
     Args:
         classifier: What classifies.
         scene: `(band, y, x)`; its encoding's `preferred_chunks` tell the file's blocks.
-        memory: Bytes that the process may take altogether; None keeps tiles to 1 GB.
+        memory: Bytes that the process may take altogether; None keeps tiles to 1 GB, or 4 GB with a GPU.
         workers: Threads that compute; as many as torch has if None.
 
     Raises:
@@ -49,7 +49,8 @@ def choose_tile(
         values = bands * (rows + 2 * reach) * (columns + 2 * reach) * _FLOAT
         return _COPIES * values + rows * columns * (classes * (_FLOAT + 1) + 2 * _FLOAT)
 
-    free = _USUAL if memory is None else memory - memory_taken() - _computing(classifier, grain, bands, workers)
+    usual = _USUAL if classifier.device.type == "cpu" else _USUAL_ON_GPU
+    free = usual if memory is None else memory - memory_taken() - _computing(classifier, grain, bands, workers)
     if need(grain, grain) > free and memory is not None:
         least = memory - free + need(grain, grain)
         raise OutputError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -186,7 +187,7 @@ class FileSource(RawSource):
         """
         in_one = to.shape[1:] == self.stored_shape[1:] and isinstance(contiguous(np.array(planes)), slice)
         try:
-            with self.path.open("rb") as file:
+            with self.path.open("rb", buffering=0) as file:
                 if in_one:
                     self._read_run(file, (planes[0], 0, 0), to.reshape(-1))
                 else:
@@ -195,7 +196,7 @@ class FileSource(RawSource):
         except OSError as error:
             raise unreadable(self.path, error) from error
 
-    def _read_plane(self, file: BinaryIO, plane: int, lines: slice, samples: slice, to: np.ndarray) -> None:
+    def _read_plane(self, file: FileIO, plane: int, lines: slice, samples: slice, to: np.ndarray) -> None:
         """Read a window of two axes, whole lines at once where leaving parts out would not spare the disk anything."""
         height, width = to.shape
         length = self.stored_shape[2]
@@ -209,12 +210,16 @@ class FileSource(RawSource):
             for line, values in zip(range(lines.start, lines.stop), to, strict=True):
                 self._read_run(file, (plane, line, samples.start), values)
 
-    def _read_run(self, file: BinaryIO, start: tuple[int, int, int], values: np.ndarray) -> None:
+    def _read_run(self, file: FileIO, start: tuple[int, int, int], values: np.ndarray) -> None:
         """Fill a contiguous array with values that follow each other in the file."""
         _, lines, samples = self.stored_shape
         file.seek(self.offset + self.dtype.itemsize * ((start[0] * lines + start[1]) * samples + start[2]))
-        if file.readinto(values.view(np.uint8)) != values.nbytes:  # type: ignore[attr-defined]
-            raise OSError("the file ends too early")
+        unread = memoryview(values.view(np.uint8).data)
+        while unread:
+            count = file.readinto(unread)
+            if not count:
+                raise OSError("the file ends too early")
+            unread = unread[count:]
 
     def check_size(self) -> None:
         """Compare the file's length with what its header promises.

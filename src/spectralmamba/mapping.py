@@ -163,8 +163,8 @@ def map_scene(
         path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it. Or a
             Zarr store for all of them, "map.zarr".
         tile: Rows and columns that are read at a time; None follows the blocks of the scene's file and the memory.
-        memory: Bytes that the process may take altogether, on a cluster that of each worker's thread; None keeps to about 1 GB,
-            or 4 GB with a GPU, beside what it has now.
+        memory: Bytes that the process may take altogether, on a cluster that of each worker's thread; None keeps to about 1 GB
+            beside what it has now, with a GPU to a quarter of what is free.
         workers: Threads that compute on a CPU; as many as torch has if None, on a cluster one for each tile.
         resume: Go on from an unfinished map that is there.
         keep_unfinished: Leave what is classified so far when Ctrl-C, the scene's file or the cluster ends the run, for `resume`.

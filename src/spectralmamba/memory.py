@@ -50,3 +50,13 @@ def memory_taken() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # not Linux
         return peak_memory() or 0
+
+
+def memory_free() -> int | None:
+    """Return the memory that this machine could give, in bytes; None where the system does not tell."""
+    try:
+        status = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:  # not Linux
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None

@@ -10,13 +10,13 @@ import xarray as xr
 from spectralmamba import inference
 from spectralmamba.errors import OutputError
 from spectralmamba.inference import whole_blocks
-from spectralmamba.memory import memory_taken
+from spectralmamba.memory import memory_free, memory_taken
 
 if TYPE_CHECKING:
     from spectralmamba.classifier import Classifier
 
-_USUAL, _USUAL_ON_GPU = 1 << 30, 4 << 30
-"""Bytes for tiles if nothing is said; a GPU's blocks are larger, and are whole lines of most files."""
+_USUAL, _MOST = 1 << 30, 16 << 30
+"""Bytes for tiles if nothing is said; and with a GPU, whose blocks of whole lines are large, at most."""
 
 _FLOAT = 4
 # Copies of a tile's values in memory at once: the tile, the next one, and that as its file has it and on the way to float32.
@@ -35,7 +35,8 @@ def choose_tile(
     Args:
         classifier: What classifies.
         scene: `(band, y, x)`; its encoding's `preferred_chunks` tell the file's blocks.
-        memory: Bytes that the process may take altogether; None keeps tiles to 1 GB, or 4 GB with a GPU.
+        memory: Bytes that the process may take altogether; None keeps tiles to 1 GB, with a GPU to a quarter of what
+            is free there and here.
         workers: Threads that compute; as many as torch has if None.
 
     Raises:
@@ -49,8 +50,7 @@ def choose_tile(
         values = bands * (rows + 2 * reach) * (columns + 2 * reach) * _FLOAT
         return _COPIES * values + rows * columns * (classes * (_FLOAT + 1) + 2 * _FLOAT)
 
-    usual = _USUAL if classifier.device.type == "cpu" else _USUAL_ON_GPU
-    free = usual if memory is None else memory - memory_taken() - _computing(classifier, grain, bands, workers)
+    free = _usual(classifier.device) if memory is None else memory - memory_taken() - _computing(classifier, grain, bands, workers)
     if need(grain, grain) > free and memory is not None:
         least = memory - free + need(grain, grain)
         raise OutputError(
@@ -73,6 +73,14 @@ def choose_tile(
     while rows < height and need(2 * rows, columns) <= free // 2:
         rows *= 2
     return min(rows, most_rows), min(columns, most_columns)
+
+
+def _usual(device: torch.device) -> int:
+    """Return the bytes that tiles may take if nothing is said."""
+    if device.type != "cuda":
+        return _USUAL
+    free = min(torch.cuda.mem_get_info(device)[0], memory_free() or 0)
+    return max(_USUAL, min(free // 4, _MOST))
 
 
 def _computing(classifier: Classifier, grain: int, bands: int, workers: int | None) -> int:

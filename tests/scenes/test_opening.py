@@ -171,7 +171,7 @@ def test_opening_a_scene_does_not_import_torch(shared_data):
 
 
 def test_opening_and_reading_a_window_of_a_huge_scene_reads_little(tmp_path, monkeypatch):
-    bands, lines, samples = 200, 4000, 2000
+    bands, lines, samples = 200, 1000, 8000
     with (tmp_path / "scene.bsq").open("wb") as file:
         file.truncate(bands * lines * samples * 4)  # 6.4 GB, stored as a hole
     (tmp_path / "scene.hdr").write_text(
@@ -189,8 +189,8 @@ def test_opening_and_reading_a_window_of_a_huge_scene_reads_little(tmp_path, mon
     assert scene.shape == (bands, lines, samples)
     assert sum(values_read) <= 2 * 8_000_000
     values_read.clear()
-    assert scene.isel(y=slice(2000, 2003), x=slice(7, 9)).values.shape == (200, 3, 2)
+    assert scene.isel(y=slice(500, 503), x=slice(7, 9)).values.shape == (200, 3, 2)
     assert sum(values_read) == 200 * 3 * 2
     values_read.clear()
-    assert scene.isel(band=[0, 199], y=0).values.shape == (2, 2000)
-    assert sum(values_read) == 2 * 2000
+    assert scene.isel(band=[0, 199], y=0).values.shape == (2, 8000)
+    assert sum(values_read) == 2 * 8000

@@ -14,8 +14,8 @@ from spectralmamba.errors import SceneError
 
 NUMERIC_KINDS = "iuf"
 
-PAGE_BYTES = 4096
-"""What an operating system reads at least."""
+AHEAD_BYTES = 16384
+"""What an operating system reads ahead at least, so that lines no longer than this are read whole."""
 
 
 class RawSource(ABC):
@@ -202,7 +202,7 @@ class FileSource(RawSource):
         length = self.stored_shape[2]
         if width == length:
             self._read_run(file, (plane, lines.start, 0), to.reshape(-1))
-        elif 2 * width >= length or length * self.dtype.itemsize <= PAGE_BYTES:
+        elif 2 * width >= length or length * self.dtype.itemsize <= AHEAD_BYTES:
             run = np.empty(height * length, self.dtype)
             self._read_run(file, (plane, lines.start, 0), run)
             to[...] = run.reshape(height, length)[:, samples]

@@ -1,6 +1,6 @@
 """Pixels a second of whole scenes in memory, beside the ways that others go.
 
-    python benchmarks/mapping.py [--patches 3,7] [--rows 192] [--whole-rows 192] [--rounds 5] [--device auto] [--write-docs]
+    python benchmarks/mapping.py [--patches 3,7] [--rows 256] [--whole-rows 256] [--rounds 5] [--device auto] [--write-docs]
 
 Everything classifies the same pixels of one simulated scene, round by round in turn, so that a machine that others use as well
 slows all. The network is SpectralMamba by its recommended settings without a companion, the same trained one in all of its rows:
@@ -40,7 +40,7 @@ from spectralmamba.classifier import find_device
 from spectralmamba.pixels import Pixels, as_input
 
 BATCH, WORKERS, CNN_PATCH = 1024, 2, 5
-EXPONENTIALS, LINK = 3.6e12, 51e9  # an H100's special-function units, and its copies from pinned memory
+EXPONENTIALS, LINK = 3.6e12, 51e9  # an H100's or H200's special-function units, and its copies from pinned memory
 WHOLE, HALF, COMMITTEE = "whole scene", "whole scene, float16", "whole scene, with its companion"
 GATHERED, LOADER = "gathered patches in memory", "data loader"
 SVM, FOREST, CNN = "SVM, pixel by pixel", "random forest, pixel by pixel", "3D-CNN, data loader"
@@ -175,7 +175,7 @@ def limits(classifier: Classifier, *found: float) -> str:
     exponential, link = EXPONENTIALS / exponentials, LINK / (4 * bands)
     shares = " and ".join(f"{speed / exponential:.0%} and {speed / link:.0%}" for speed in found)
     return (
-        f"A pixel takes {exponentials} exponentials, which bound an H100 to {exponential:.2g} pixels a second "
+        f"A pixel takes {exponentials} exponentials, which bound an H100 or H200 to {exponential:.2g} pixels a second "
         f"({EXPONENTIALS:.2g} a second), and {4 * bands} bytes over its link to {link:.2g} ({LINK:.2g} bytes a second, "
         f"measured). Shares of the two limits in float32 and in float16: {shares}."
     )
@@ -195,7 +195,7 @@ def main() -> None:
     """Measure, print, and write docs/performance.md if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", default="3,7", help="widths of patches, separated by commas")
-    parser.add_argument("--rows", type=int, default=192, help="rows and columns of the scene")
+    parser.add_argument("--rows", type=int, default=256, help="rows and columns of the scene")
     parser.add_argument("--whole-rows", type=int, help="rows and columns of the scene in tiles; 2 048 on a GPU")
     parser.add_argument("--bands", type=int, default=145)
     parser.add_argument("--rounds", type=int, default=5)

@@ -40,6 +40,7 @@ bench-speed: $(READY)
 	$(BIN)/python benchmarks/scan.py --write-docs
 	$(BIN)/python benchmarks/training.py --write-docs
 	$(BIN)/python benchmarks/mapping.py --write-docs
+	$(BIN)/python benchmarks/map_files.py --sizes 100,317,1000,3163 --rows 1024 --write-docs
 	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python benchmarks/training_gpu.py --write-docs; fi
 
 bench-scale: $(READY)

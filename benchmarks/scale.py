@@ -53,6 +53,8 @@ BANDS, ENMAP_BANDS, ITEM = 145, 224, 2
 MEMORY = 512_000_000  # what `--memory 512MB` means
 GPU_PIXELS_PER_SECOND = 1.2e7
 """Of one H100 in float32, where docs/performance.md has no section "mapping on a GPU" yet."""
+GPU_READS_PER_SECOND = 8e6
+"""Of an uncompressed file in memory, where docs/performance.md has no section "files on a GPU" yet."""
 
 MEASUREMENTS = "parameters", "size", "cluster", "kills", "disk"
 START, ENMAP = "64 × 64", "10⁶, 224 bands"
@@ -471,8 +473,8 @@ def _map_one(site: Site, workers: int, rows: int, columns: int, now: float) -> f
     """Return when the tiles of a scene that is begun now are written."""
     high, wide = tile_of(site, workers, rows, columns)
     pixels, left = high * wide, -(-rows // high) * -(-columns // wide)
-    # Lines of up to 4096 bytes are read whole, and so are those of which a tile takes the half.
-    line = columns if columns * ITEM <= 4096 or 2 * wide >= columns else wide
+    # Lines of up to 16 384 bytes are read whole, and so are those of which a tile takes the half.
+    line = columns if columns * ITEM <= 16_384 or 2 * wide >= columns else wide
     reading, waiting = high * line * site.bytes_per_pixel / site.storage, high * site.latency
     scheduler = storage = client = now
     queued, idle, begin = 0, workers, min(left, max(32, 3 * workers))
@@ -783,6 +785,14 @@ def gpu_speed() -> tuple[float, str]:
     return float(found[1].replace(",", "")), "`docs/performance.md`, 145 bands in memory"
 
 
+def gpu_reads() -> float:
+    """Return pixels a second of 145 bands that a GPU classifies from a file in memory."""
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    section = page.partition("<!-- files on a GPU -->")[2].partition("<!-- /files on a GPU -->")[0]
+    found = re.search(r"\| classified, float32 \|.*\| ([\d,]+) \|$", section, re.MULTILINE)
+    return float(found[1].replace(",", "")) if found else GPU_READS_PER_SECOND
+
+
 def sites(results: dict[str, Any]) -> dict[str, Site]:
     """Return the clusters that are simulated: scenes of 224 bands, CPU workers or GPUs, and two kinds of storage."""
     here = this_machine(results["parameters"])
@@ -792,7 +802,7 @@ def sites(results: dict[str, Any]) -> dict[str, Site]:
         pixels_per_second=here.pixels_per_second * _enmap(results),
         bytes_per_pixel=ENMAP_BANDS * ITEM,
     )
-    of_gpu = replace(here, pixels_per_second=gpu_speed()[0], block=256)
+    of_gpu = replace(here, scaled=gpu_reads() * BANDS / ENMAP_BANDS, pixels_per_second=gpu_speed()[0], block=256)
     return {
         "CPU, 2 GB/s, 1 ms": replace(here, storage=2e9, latency=1e-3),
         "CPU, 100 GB/s, 20 ms": replace(here, storage=1e11, latency=2e-2),
@@ -822,7 +832,7 @@ def simulation_parts(results: dict[str, Any]) -> list[str]:
         "What the simulation knows of this machine, each measured alone, 145 bands, one thread: "
         + ", ".join(f"{what} {value:,.0f} pixels a second" for what, value in speed.items())
         + f"; {results['parameters']['tasks_per_second']:,.0f} tasks a second. “Finished” are the last copies to cloud-optimised "
-        "GeoTIFFs, which are read back whole. A GPU's worker reads and scales with one thread, as here, then computes.",
+        "GeoTIFFs, which are read back whole. A GPU's worker reads as docs/performance.md has it of files on a GPU, then computes.",
     ]
     for name, site in sites(results).items():
         rows = []
@@ -923,15 +933,14 @@ def bounds_parts(results: dict[str, Any]) -> list[str]:
         "What each worker has for itself:",
         table(["part", "pixels a second", ""], own),
         "- With one client and scenes of 1000 × 1000 pixels, the size of the tiles comes first. More workers get smaller tiles, "
-        f"down to 64 × 64: then lines of up to 4096 bytes, which are read whole, are read {again:.0f} times, and the scheduler "
+        f"down to 64 × 64: then lines of up to 16 384 bytes, which are read whole, are read {again:.0f} times, and the scheduler "
         f"hands out {cpu.tasks * 64 * 64:,.0f} pixels a second. A scene has 256 such tiles: more workers find nothing to do in it.",
         f"- With one client and large tiles its last copies and its writing come first: {client:,.0f} pixels a second together, "
         f"{client / one:,.0f} CPU workers or {client / gpu_alone:.2g} GPUs. Many scenes are mapped faster by many processes, "
         "each with its own list of them: `spectralmamba map model.safetensors list.txt --out maps`.",
         f"- With a process a scene storage comes first: {bytes_ * one / 1e6:.0f} MB/s for each CPU worker. A GPU would need "
-        f"{bytes_ * gpu_alone / 1e9:.1f} GB/s; the one thread that reads and scales for it gives {cpu.scaled:,.0f} pixels a "
-        f"second, {cpu.scaled / gpu_alone:.0%} of what it computes, so this thread comes before any storage above "
-        f"{bytes_ * cpu.scaled / 1e9:.1f} GB/s a GPU.",
+        f"{bytes_ * gpu_alone / 1e9:.1f} GB/s. From a file in memory it classifies {gpu_reads():,.0f} pixels of {BANDS} bands a "
+        f"second, reading and computing at once.",
         f"- Memory does not grow with the scene: {memory / 1e6:.0f} MB a process of two threads with `--memory 512MB`, so "
         f"1000 processes take {memory / 1e6:.0f} GB on their nodes together.",
     ]

@@ -547,10 +547,10 @@ def _classify(
     mask &= valid
     if not mask.any():
         return
-    image = loaded.values.permute(1, 2, 0).contiguous()  # (h, w, L)
+    image = classifier.transform.of_image(loaded.values)  # (h, w, L)
+    there = _sent(valid, image.device)
     if not valid.all():
-        image = image.where(valid.to(image.device)[:, :, None], 0)
-    image = classifier.transform(image.flatten(0, 1)).unflatten(0, image.shape[:2])
+        image = image.where(there[:, :, None], 0)
     top, left = inner[0].start, inner[1].start
     whole = whole & mask
     if not takes_patches(classifier.network) or whole.sum() < _FEW * mask.numel():
@@ -568,10 +568,9 @@ def _classify(
         patches = ImagePatches(image, rows, columns, classifier.patch)
         yield (rows - top, columns - left), _look(classifier, patches.split(batch_size), image)
     if (alone := mask & ~whole).any():
-        pixels = Pixels.from_image(image, valid.to(image.device))
-        positions = pixels.at(alone.numpy())
-        rows, columns = pixels.rows[positions], pixels.columns[positions]
-        yield (rows - top, columns - left), look_at(classifier, pixels, positions, batch_size)
+        rows, columns = _positions(alone, image.device)
+        seen = look_at(classifier, Pixels.of_image(image, there), rows * image.shape[1] + columns, batch_size)
+        yield (rows - top, columns - left), seen
 
 
 def _inside(shape: tuple[int, ...], patch: int) -> tuple[slice, slice]:
@@ -583,7 +582,12 @@ def _inside(shape: tuple[int, ...], patch: int) -> tuple[slice, slice]:
 def _positions(mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return rows and columns of the pixels under a mask on the CPU, row by row, on a device."""
     rows, columns = mask.nonzero(as_tuple=True)
-    return rows.to(device, non_blocking=True), columns.to(device, non_blocking=True)
+    return _sent(rows, device), _sent(columns, device)
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return what is on the CPU on a device, without waiting for what the device computes."""
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
 
 
 def _whole(valid: Tensor, patch: int) -> Tensor:

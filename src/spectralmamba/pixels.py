@@ -51,12 +51,12 @@ class Pixels:
         return cls._of(torch.cat(spectra) if spectra else torch.zeros(0, len(bands), device=device), valid)
 
     @classmethod
-    def from_image(cls, image: Tensor, valid: Tensor) -> Pixels:
-        """Take the pixels of an image `(H, W, L)` that a mask `(H, W)` says are there."""
-        rows, columns = valid.nonzero(as_tuple=True)
-        grid = torch.full(valid.shape, -1, dtype=torch.int64, device=image.device)
-        grid[rows, columns] = torch.arange(len(rows), device=image.device)
-        return cls(image[rows, columns], grid, rows, columns)
+    def of_image(cls, image: Tensor, valid: Tensor) -> Pixels:
+        """Return all pixels of an image `(H, W, L)`, in its memory; what a mask `(H, W)` leaves out is nobody's neighbour."""
+        height, width = valid.shape
+        everything = torch.arange(height * width, device=image.device)
+        grid = everything.where(valid.flatten(), -1).view(height, width)
+        return cls(image.flatten(0, 1), grid, everything // width, everything % width)
 
     @classmethod
     def _of(cls, values: Tensor, valid: np.ndarray) -> Pixels:

@@ -50,7 +50,11 @@ def choose_tile(
         values = bands * (rows + 2 * reach) * (columns + 2 * reach) * _FLOAT
         return _COPIES * values + rows * columns * (classes * (_FLOAT + 1) + 2 * _FLOAT)
 
-    free = _usual(classifier.device) if memory is None else memory - memory_taken() - _computing(classifier, grain, bands, workers)
+    free = (
+        _usual(classifier.device)
+        if memory is None
+        else memory - memory_taken() - _computing(classifier, grain, bands, workers)
+    )
     if need(grain, grain) > free and memory is not None:
         least = memory - free + need(grain, grain)
         raise OutputError(

@@ -33,6 +33,11 @@ class InputTransform(nn.Module):
         """Transform spectra `(n, L)`."""
         return torch.addmm(self.offset, (spectra - self.mean) * self.inverse_sd, self.matrix)
 
+    def of_image(self, image: Tensor) -> Tensor:
+        """Transform an image `(L, h, w)`, and return it as `(h, w, L)`."""
+        standard = (image - self.mean[:, None, None]).mul_(self.inverse_sd[:, None, None])
+        return torch.addmm(self.offset, standard.flatten(1).mT, self.matrix).unflatten(0, image.shape[1:])
+
 
 def learn_transform(
     values: Tensor, statistics: Tensor, pairs: Tensor, settings: Settings, sharper: float = 1.0

@@ -47,7 +47,7 @@ def map_command(
     memory: Annotated[
         str | None,
         typer.Option(
-            help="Memory that all of it may take, such as 512MB or 2GB; else about 1 GB for what is read, with a GPU a quarter of what is free.",
+            help="Memory that all of it may take, such as 512MB or 2GB; else about 1 GB, with a GPU a quarter of what is free.",
             show_default=False,
         ),
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _USUAL, _MOST = 1 << 30, 16 << 30
 """Bytes for tiles if nothing is said; and with a GPU, whose blocks of whole lines are large, at most."""
+
+_ON_GPU = 1 << 20
+"""Pixels of a tile that employ a GPU long enough to read the next one."""
 
 _FLOAT = 4
 # Copies of a tile's values in memory at once: the tile, the next one, and that as its file has it and on the way to float32.
@@ -71,10 +75,11 @@ def choose_tile(
         columns = whole_blocks(columns // 2, grain)
     while need(rows, columns) > free and rows > grain:
         rows = whole_blocks(rows // 2, grain)
-    # More rows of whole lines, or more of both where the file has tiles.
-    while columns < width and need(rows, 2 * columns) <= free // 2:
+    # More rows of whole lines, or more of both where the file has tiles; but a GPU waits for the first tile to be there.
+    most = math.inf if classifier.device.type == "cpu" else _ON_GPU
+    while columns < width and 2 * rows * columns <= most and need(rows, 2 * columns) <= free // 2:
         columns *= 2
-    while rows < height and need(2 * rows, columns) <= free // 2:
+    while rows < height and 2 * rows * columns <= most and need(2 * rows, columns) <= free // 2:
         rows *= 2
     return min(rows, most_rows), min(columns, most_columns)
 

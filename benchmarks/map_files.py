@@ -1,6 +1,6 @@
 """From a file to a map's files: pixels a second beside the disk's own speed, and what a pixel costs in scenes of many sizes.
 
-    python benchmarks/map_files.py [--sizes 100,317,1000,3163,10000] [--rows 4096] [--rounds 3] [--device auto] [--folder FOLDER]
+    python benchmarks/map_files.py [--sizes 100,317,1000,3163,5000] [--rows 4096] [--rounds 3] [--device auto] [--folder FOLDER]
                                    [--write-docs]
 
 The scene is an uncompressed ENVI file, int16, by lines (BIL), of 145 bands: rows of a simulated one, over and over. The network is
@@ -128,7 +128,7 @@ def costs(classifier: Classifier, line: np.ndarray, folder: Path, sizes: list[in
 def main() -> None:
     """Measure, print, and write docs/performance.md if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="100,317,1000,3163,10000", help="rows of square scenes, separated by commas")
+    parser.add_argument("--sizes", default="100,317,1000,3163,5000", help="rows of square scenes, separated by commas")
     parser.add_argument("--rows", type=int, default=4096, help="rows of the scene that the disk is measured with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")

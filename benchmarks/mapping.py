@@ -196,14 +196,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", default="3,7", help="widths of patches, separated by commas")
     parser.add_argument("--rows", type=int, default=256, help="rows and columns of the scene")
-    parser.add_argument("--whole-rows", type=int, help="rows and columns of the scene in tiles; 2 048 on a GPU")
+    parser.add_argument("--whole-rows", type=int, help="rows and columns of the scene in tiles; 4 096 on a GPU")
     parser.add_argument("--bands", type=int, default=145)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write-docs", action="store_true", help="write the section of docs/performance.md")
     arguments = parser.parse_args()
     device = str(find_device(arguments.device))
-    arguments.whole_rows = arguments.whole_rows or (arguments.rows if device == "cpu" else 2048)
+    arguments.whole_rows = arguments.whole_rows or (arguments.rows if device == "cpu" else 4096)
     measured = {int(patch): measure(arguments, int(patch), device) for patch in arguments.patches.split(",")}
     where = provenance(device)
     parts = [f"P = {patch}:\n\n{table(speeds)}{more}" for patch, (speeds, more) in measured.items()]

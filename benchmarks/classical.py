@@ -6,68 +6,47 @@ candidates, always divided alike. On random draws label propagation and whitenin
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from spectralmamba.pixels import Pixels, patch_means
-from spectralmamba.settings import Settings
-from spectralmamba.splits import Split
-from spectralmamba.training import statistics_area
+from spectralmamba.experiments.simple import (
+    FOREST_GRID,
+    SHARP,
+    SVM_GRID,
+    TREES,
+    TUNING_TREES,
+    Features,
+    Tuned,
+    inner_folds,
+    make_features,
+    read_pixels,
+)
 from spectralmamba.training.discriminant import discriminant_probabilities
-from spectralmamba.training.task import normalise
+
+__all__ = ["CLASSICAL", "GRIDS", "Classical", "Features", "make_features", "propagate", "read_pixels"]
 
 # The first candidate is the one that is taken where there is nothing to tune on, and among equals.
 GRIDS: dict[str, dict[str, list[Any]]] = {
-    "SVM": {"C": [10, 1, 100, 1000], "gamma": ["scale", 0.0001, 0.001, 0.01]},
-    "RF": {"max_features": ["sqrt", "log2"], "min_samples_leaf": [1, 2]},
+    "SVM": SVM_GRID,
+    "RF": FOREST_GRID,
     "logistic regression": {"C": [1, 0.0001, 0.001, 0.01, 0.1, 10, 100]},
     "k-NN": {"n_neighbors": [1, 3, 5], "weights": ["uniform", "distance"], "metric": ["euclidean", "cosine"]},
     # gamma in units of 1 / (bands × mean variance), like "scale" of the SVM
     "label propagation": {"gamma": [30, 10, 100], "alpha": [0.9, 0.5, 0.99]},
 }
-_SHARP = "whitened, ε = 0.01"
-_NORMALISATIONS = {
-    "standardised": Settings(normalisation="standard"),
-    "whitened": Settings(),
-    _SHARP: Settings(whitening_epsilon=0.01),
-}
-_FOLDS = 3
-_TREES, _TUNING_TREES = 500, 50
 _MOST_UNLABELLED = 4000  # in label propagation's graph
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a method sees.
-
-    Attributes:
-        training: Spectra `(n, L)` of the training pixels.
-        testing: Those of the test pixels, `(m, L)`.
-        others: Those of the other pixels of the training side, on random draws of the whole scene, `(o, L)`.
-        seconds: What making them took.
-    """
-
-    training: np.ndarray
-    testing: np.ndarray
-    others: np.ndarray
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -104,14 +83,14 @@ class Classical:
     def _learner(self, targets: np.ndarray, seed: int) -> Any:
         match self.kind:
             case "SVM":
-                return _Tuned(SVC, GRIDS[self.kind])
+                return Tuned(SVC, GRIDS[self.kind])
             case "logistic regression":
-                return _Tuned(partial(LogisticRegression, max_iter=1000), GRIDS[self.kind])
+                return Tuned(partial(LogisticRegression, max_iter=1000), GRIDS[self.kind])
             case "k-NN":
-                return _Tuned(KNeighborsClassifier, GRIDS[self.kind])
+                return Tuned(KNeighborsClassifier, GRIDS[self.kind])
             case "RF":
                 forest = partial(RandomForestClassifier, random_state=seed)
-                return _Tuned(forest, GRIDS[self.kind], {"n_estimators": _TUNING_TREES}, {"n_estimators": _TREES})
+                return Tuned(forest, GRIDS[self.kind], {"n_estimators": TUNING_TREES}, {"n_estimators": TREES})
             case "LDA" if len(targets) > len(np.unique(targets)):
                 return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
             case "LDA" | "class means":  # one pixel a class has no covariance
@@ -132,76 +111,10 @@ CLASSICAL = {
             for window in (1, 3, 7)
         ),
         *(Classical("label propagation", window, "whitened") for window in (1, 7)),
-        *(Classical(kind, 7, _SHARP) for kind in ("SVM", "LDA", "label propagation")),
+        *(Classical(kind, 7, SHARP) for kind in ("SVM", "LDA", "label propagation")),
         Classical("linear discriminant (ours)", 7, "whitened"),
     )
 }
-
-
-def make_features(
-    scene: xr.DataArray, split: Split, normalisation: str, window: int, pixels: Pixels | None = None
-) -> Features:
-    """Normalise a scene by the training side of a split, and take the mean spectra around its pixels.
-
-    Args:
-        scene: `(band, y, x)`.
-        split: Which pixels train and test.
-        normalisation: As in `Classical`.
-        window: As in `Classical`.
-        pixels: The scene's pixels, if they have been read.
-    """
-    start = time.perf_counter()
-    pixels = pixels or read_pixels(scene)
-    if normalisation != "physical":
-        settings = _NORMALISATIONS[normalisation]
-        area = statistics_area(split.train, split, settings)
-        pixels = normalise(pixels, area, settings).pixels
-    masks = split.train, split.test, split.training_side & ~split.train
-    parts = (patch_means(pixels, pixels.at(mask), window).numpy() for mask in masks)
-    return Features(*parts, seconds=time.perf_counter() - start)
-
-
-def read_pixels(scene: xr.DataArray) -> Pixels:
-    """Return the pixels of a scene in its good bands."""
-    return Pixels.from_scene(scene, np.flatnonzero(scene["good"].values))
-
-
-class _Tuned:
-    """A classifier of standardised spectra whose hyper-parameters are those of the best cross-validated accuracy."""
-
-    def __init__(
-        self,
-        make: Callable[..., Any],
-        grid: dict[str, list[Any]],
-        when_tuned: dict[str, Any] | None = None,
-        at_last: dict[str, Any] | None = None,
-    ) -> None:
-        self._make, self._grid = make, grid
-        self._when_tuned, self._at_last = when_tuned or {}, at_last or {}
-
-    def fit(self, spectra: np.ndarray, targets: np.ndarray) -> Any:
-        best = {key: values[0] for key, values in self._grid.items()}
-        if splitter := inner_folds(targets):
-            tuned = make_pipeline(StandardScaler(), self._make(**self._when_tuned))
-            prefix = f"{tuned.steps[-1][0]}__"
-            grid = {f"{prefix}{key}": values for key, values in self._grid.items()}
-            with warnings.catch_warnings():
-                # A candidate that cannot be had in a fold, such as 5 neighbours of 4 pixels, has no pixel right there.
-                warnings.simplefilter("ignore")
-                search = GridSearchCV(tuned, grid, cv=splitter, refit=False, error_score=0.0).fit(spectra, targets)
-            best = {key.removeprefix(prefix): value for key, value in search.best_params_.items()}
-        return make_pipeline(StandardScaler(), self._make(**best, **self._at_last)).fit(spectra, targets)
-
-
-def inner_folds(targets: np.ndarray) -> StratifiedKFold | None:
-    """Return how training pixels are divided for tuning; None where no class has two of them.
-
-    There are 3 folds, or 2 where a class has fewer than 3 pixels. A single pixel is missed once, by all candidates alike.
-    """
-    counts = np.unique(targets, return_counts=True)[1]
-    if counts.max() < 2:
-        return None
-    return StratifiedKFold(max(2, min(_FOLDS, int(counts.min()))), shuffle=True, random_state=0)
 
 
 class _OurDiscriminant:

@@ -69,6 +69,10 @@ class DataError(SpectralMambaError):
     """A public data set is unknown, not here, cannot be downloaded, or is not what was published."""
 
 
+class PlanError(SpectralMambaError):
+    """A plan of experiments cannot be read, or asks for what there is not."""
+
+
 class ClusterError(SpectralMambaError):
     """A Dask cluster does not answer, or cannot do the work."""
 

@@ -18,6 +18,7 @@ from spectralmamba.cli.commands.areas import areas
 from spectralmamba.cli.commands.compare import compare
 from spectralmamba.cli.commands.data import data
 from spectralmamba.cli.commands.evaluate import evaluate
+from spectralmamba.cli.commands.experiment import experiment
 from spectralmamba.cli.commands.info import info
 from spectralmamba.cli.commands.map import map_command
 from spectralmamba.cli.commands.models import models
@@ -63,6 +64,7 @@ app.command()(suggest)
 app.command(name="map")(map_command)
 app.command()(report)
 app.command()(compare)
+app.command()(experiment)
 app.command()(areas)
 app.command()(models)
 app.command()(simulate)

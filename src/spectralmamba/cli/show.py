@@ -153,3 +153,18 @@ def download_bars() -> Iterator[Callable[[str, int, int | None], None] | None]:
             bar.update(tasks[name], completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def run_bar(total: int) -> Iterator[Callable[[], None]]:
+    """Show how many runs have ended and the time left; nothing where the output is no terminal."""
+    if not console.is_terminal or not total:
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("runs", total=total)
+        yield lambda: bar.advance(task)

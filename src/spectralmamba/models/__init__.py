@@ -2,7 +2,7 @@
 
 from spectralmamba.models.baselines import AUTHOR_SETTINGS
 from spectralmamba.models.counting import ModelSize, model_size
-from spectralmamba.models.registry import create_model, list_models, list_presets, register_model
+from spectralmamba.models.registry import create_model, list_models, list_options, list_presets, register_model
 from spectralmamba.models.spectral_mamba import SpectralMamba
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "SpectralMamba",
     "create_model",
     "list_models",
+    "list_options",
     "list_presets",
     "model_size",
     "register_model",

@@ -16,6 +16,7 @@ Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 _builders: dict[str, Callable[..., nn.Module]] = {}
 _presets: dict[str, tuple[str, ...]] = {}
+_COMMON = ("bands", "classes", "patch", "preset")
 
 
 def register_model(*, presets: Iterable[str]) -> Callable[[Builder], Builder]:
@@ -44,6 +45,11 @@ def list_models(pattern: str = "*") -> list[str]:
 def list_presets(name: str) -> tuple[str, ...]:
     """Return the presets of a model."""
     return _presets[name]
+
+
+def list_options(name: str) -> tuple[str, ...]:
+    """Return the options that a model's builder takes besides bands, classes, patch and preset."""
+    return tuple(option for option in inspect.signature(_builders[name]).parameters if option not in _COMMON)
 
 
 def create_model(name: str, *, bands: int, classes: int, patch: int = 1, **options: Any) -> nn.Module:

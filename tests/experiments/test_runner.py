@@ -236,8 +236,8 @@ def test_data_that_are_not_here_are_rows_with_the_way_to_get_them(tmp_path, monk
     plan = small_plan(tmp_path, text).with_seeds([0])
     tables = run(plan, tmp_path / "out")
     text = "\n".join(markdown(tables))
-    assert "not available: Get it with: spectralmamba data get ksc" in text
-    assert "not available: There is no " in text
+    assert "Not available: Get it with: spectralmamba data get ksc" in text
+    assert "Not available: There is no " in text
     assert len(tables.rows[0].done) == 1
     assert not tables.failed
 

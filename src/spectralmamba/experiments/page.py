@@ -49,6 +49,7 @@ class DataPart:
 
     name: str
     rows: list[PageRow]
+    absent: str = ""
     curve: Chart | None = None
     key: list[tuple[str, str]] = field(default_factory=list)
     scatters: list[Markup] = field(default_factory=list)
@@ -127,7 +128,8 @@ def page(tables: Tables, folder: ResultFolder) -> str:
 
 def _part(tables: Tables, name: str, folder: ResultFolder) -> DataPart:
     rows = tables.of_data(name)
-    part = DataPart(name, [PageRow(told.accuracy_cells(row), _links(row, folder)) for row in rows])
+    cells = [PageRow(told.accuracy_cells(row), _links(row, folder)) for row in rows]
+    part = DataPart(name, cells, told.sentence(tables.absent(name)))
     _add_curve(part, rows)
     first = next((row.first.split.name for row in rows if row.done), None)
     if first is not None:

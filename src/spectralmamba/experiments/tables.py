@@ -101,6 +101,12 @@ class Tables:
         """Return the rows of a data set."""
         return [row for row in self.rows if row.first.data.name == name]
 
+    def absent(self, name: str) -> str:
+        """Say why there is nothing of a data set, if nothing of it is done and the reason is one; else nothing."""
+        rows = self.of_data(name)
+        remarks = {row.remark for row in rows}
+        return remarks.pop() if len(remarks) == 1 and not any(row.done for row in rows) else ""
+
     @property
     def reference(self) -> str:
         """What differences are to."""
@@ -173,7 +179,8 @@ def markdown(tables: Tables, heading: str = "##") -> list[str]:
     parts = [tables.plan.about] if tables.plan.about else []
     parts += [f"{heading} Accuracy", accuracy_words(tables)]
     for name in tables.datasets:
-        parts += [f"{heading}# {name}", _table(ACCURACY_HEAD, [accuracy_cells(row) for row in tables.of_data(name)])]
+        of_data = _table(ACCURACY_HEAD, [accuracy_cells(row) for row in tables.of_data(name)])
+        parts += [f"{heading}# {name}", sentence(tables.absent(name)) or of_data]
     if published := published_rows(tables):
         parts += [f"{heading} Beside the published figures", PUBLISHED_WORDS, _table(PUBLISHED_HEAD, published)]
     parts += [f"{heading} Cost", COST_WORDS, _table(COST_HEAD, [cost_cells(row) for row in tables.rows if row.done])]
@@ -357,6 +364,11 @@ def _csv_cells(row: Row) -> list[Any]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
+
+
+def sentence(text: str) -> str:
+    """Return a text as a sentence."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def mean_of(values: Sequence[float]) -> float | None:

@@ -21,9 +21,9 @@ from spectralmamba.files import write_text
 from spectralmamba.inference import Precision
 from spectralmamba.mapping import map_scene
 from spectralmamba.scenes import open_scene
-from spectralmamba.scenes.opening import is_remote
+from spectralmamba.scenes.opening import is_one_scene, is_product_folder, is_remote
+from spectralmamba.scenes.products.finding import stands_for_product
 from spectralmamba.scenes.scene import file_state, path_state
-from spectralmamba.scenes.zarr_store import is_store
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -65,13 +65,14 @@ class Outcome:
 
 def names_several(place: Path) -> bool:
     """Tell whether a path names scenes by a folder, a list or STAC items, rather than being one."""
-    return (place.is_dir() and not is_store(place)) or place.suffix.lower() in (*_LISTS, *_ITEMS)
+    return (place.is_dir() and not is_one_scene(place)) or place.suffix.lower() in (*_LISTS, *_ITEMS)
 
 
 def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the scenes that are meant: files, all scenes in a folder, the lines of a `.txt`, the data of STAC items in a `.json`.
 
-    A Zarr store is a folder that counts as one scene, and in a folder so does one whose name ends with `.zarr`.
+    A Zarr store is a folder that counts as one scene, and in a folder so does one whose name ends with `.zarr`; so is the folder of
+    a product.
     Paths in a list or in items are relative to its folder. Of an item the first asset with the role "data" counts, else the first
     whose name ends like a scene's.
 
@@ -81,8 +82,8 @@ def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for place in places:
         path = Path(place)
-        if path.is_dir() and not is_store(path):
-            inside = sorted(file for file in path.iterdir() if _is_scene(file.name) and not file.name.startswith("."))
+        if path.is_dir() and not is_one_scene(path):
+            inside = sorted(file for file in path.iterdir() if _is_scene_in_folder(file))
             if not inside:
                 raise SceneError("the folder holds no scene", file=path, expected=f"files with {', '.join(_SUFFIXES)}")
             found += map(str, inside)
@@ -109,6 +110,9 @@ def map_scenes(
     overwrite: bool = False,
     variable: str | None = None,
     band_axis: int | None = None,
+    format: str | None = None,
+    keep: Iterable[str] = (),
+    water_bands: bool = False,
     on_scene: Callable[[Outcome], None] | None = None,
     on_tile: Callable[[int, int], None] | None = None,
     dask: str | Client | None = None,
@@ -129,6 +133,9 @@ def map_scenes(
         overwrite: Write over maps that are there.
         variable: The scenes' variable in MATLAB files and Zarr stores that hold several.
         band_axis: Axis of the bands in MATLAB or NumPy cubes.
+        format: As `open_scene` has it.
+        keep: As `open_scene` has it.
+        water_bands: As `open_scene` has it.
         on_scene: Called with what became of each scene.
         on_tile: As `map_scene` has it, of the scene that is being mapped.
         dask: As `map_scene` has it; scenes are still mapped one after the other.
@@ -159,6 +166,13 @@ def map_scenes(
         "dask": dask,
         "precision": precision,
     }
+    opening: dict[str, Any] = {
+        "variable": variable,
+        "band_axis": band_axis,
+        "format": format,
+        "keep": tuple(keep),
+        "water_bands": water_bands,
+    }
     outcomes = []
     for scene, file in zip(names, files, strict=True):
         earlier = known.get(scene)
@@ -166,7 +180,7 @@ def map_scenes(
         if outcome is None:
             start, state, pixels, reason = time.perf_counter(), {}, 0, ""
             try:
-                opened = open_scene(scene, variable=variable, band_axis=band_axis)
+                opened = open_scene(scene, **opening)
                 state = file_state(opened)
                 pixels = map_scene(classifier, opened, file, keep_unfinished=True, on_tile=on_tile, **options).pixels
             except cluster.ClusterError:  # the other scenes would fare no better
@@ -192,6 +206,16 @@ def map_scenes(
             on_scene(outcome)
     _write_table(out / TABLE, known.values())
     return outcomes
+
+
+def _is_scene_in_folder(file: Path) -> bool:
+    """Tell whether an entry of a folder is a scene; of a product's files the one that stands for it is."""
+    if file.name.startswith("."):
+        return False
+    if file.is_dir() and is_product_folder(file):
+        return True
+    told = stands_for_product(file.name)
+    return _is_scene(file.name) if told is None else told
 
 
 def _is_scene(name: str) -> bool:

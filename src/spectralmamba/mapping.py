@@ -28,6 +28,7 @@ from spectralmamba.errors import ClusterError, OutputError, SceneError
 from spectralmamba.files import atomic_folder, atomic_output
 from spectralmamba.inference import Precision, Tile, check_precision
 from spectralmamba.models.committee import SIMPLE_MODELS
+from spectralmamba.ortho_maps import put_on_map_grid
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.scene import file_state
@@ -150,6 +151,7 @@ def map_scene(
     on_tile: Callable[[int, int], None] | None = None,
     dask: str | Client | None = None,
     precision: Precision = "float32",
+    ortho: bool = True,
 ) -> MapFiles:
     """Classify a scene and write the map, over one that is there.
 
@@ -174,6 +176,7 @@ def map_scene(
             tiles. They see the scene's file and the map's folder under the same paths.
         precision: Of matrix products in the network, on a GPU: "float16" is faster and changes a label in some thousands. The map
             says so in its tag MODEL.
+        ortho: Put the map of a scene in the geometry of a sensor on the product's map grid (EMIT); else it keeps the scene's.
 
     Raises:
         ClassifierError: The scene has other bands.
@@ -243,7 +246,7 @@ def map_scene(
                         file=scene.attrs["source"],
                         remedy="Map it again when it no longer changes.",
                     )
-                _finish(classifier, scene, classes_path, unfinished, kinds, precision)
+                _finish(classifier, scene, classes_path, unfinished, kinds, precision, ortho)
             except (KeyboardInterrupt, SceneError, ClusterError):
                 keep = keep_unfinished and file_state(scene) == before
                 raise
@@ -258,7 +261,7 @@ def map_scene(
         files["confidence"],
         files["novelty"] if "novelty" in kinds else None,
         files["set_size"] if "set_size" in kinds else None,
-        has_georeference(scene),
+        has_georeference(scene) or (ortho and "ortho" in scene.attrs),
         unfinished.pixels,
     )
 
@@ -281,21 +284,22 @@ def _finish(
     unfinished: UnfinishedMap,
     kinds: dict[str, dict[str, Any]],
     precision: str,
+    ortho: bool,
 ) -> None:
     """Make the map's files from the working rasters; all of them appear, or none."""
+    rasters, grid, pixels = {name: unfinished.raster(name) for name in kinds}, scene, unfinished.pixels
+    if ortho and "ortho" in scene.attrs:
+        on_map = put_on_map_grid(rasters, scene.attrs["ortho"])
+        rasters, grid, pixels = on_map.rasters, on_map.grid, on_map.pixels
     if is_zarr(path):
         layers = {
-            name: ZarrLayer(
-                unfinished.raster(name), {"long_name": _LAYERS[name].description, **_LAYERS[name].tags(classifier)}
-            )
+            name: ZarrLayer(rasters[name], {"long_name": _LAYERS[name].description, **_LAYERS[name].tags(classifier)})
             for name in kinds
         }
         classes = layers.pop("classes")
         classes.attributes.update(class_flags(classifier.class_names, classifier.class_colors))
         with atomic_folder(path, unfinished.folder) as store:
-            write_zarr(
-                store, {"class": classes, **layers}, scene, _provenance(classifier, scene, precision), unfinished.pixels
-            )
+            write_zarr(store, {"class": classes, **layers}, grid, _provenance(classifier, scene, precision), pixels)
         return
     files = layer_files(path) | {"classes": path}
     with ExitStack() as outputs:
@@ -304,7 +308,7 @@ def _finish(
         }
         sidecar = outputs.enter_context(atomic_output(path.with_name(path.name + ".aux.xml"), unfinished.folder))
         for name, copy in copies.items():
-            _write_cloud_optimised(unfinished.raster(name), copy, _LAYERS[name].overviews, unfinished.pixels)
+            _write_cloud_optimised(rasters[name], copy, _LAYERS[name].overviews, pixels)
         sidecar.write_text(class_sidecar_xml(classifier.class_names, classifier.class_colors), encoding="utf-8")
     for name in files.keys() - kinds.keys():  # left by the map that this one replaces
         files[name].unlink(missing_ok=True)

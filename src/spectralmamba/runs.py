@@ -86,7 +86,7 @@ class Run:
     ) -> MapFiles:
         """Map the whole scene to `map.tif` and its layers, `map_confidence.tif`, `map_novelty.tif` and `map_set_size.tif`."""
         with self._timed("map"):
-            return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile)
+            return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile, ortho=False)
 
     def evaluate(self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, split: Split) -> Scores:
         """Score the map that `map` wrote on the test pixels; keep the scores in `scores.json` and in the classifier's card.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 SceneFile = Annotated[
     Path,
-    typer.Argument(help="Scene: MATLAB, ENVI (.hdr or data file), GeoTIFF, .npy or Zarr store.", show_default=False),
+    typer.Argument(
+        help="Scene: MATLAB, ENVI (.hdr or data file), GeoTIFF, .npy or Zarr store; or folder, file or zip of a product of "
+        "EnMAP, PRISMA, EMIT, DESIS or AVIRIS.",
+        show_default=False,
+    ),
 ]
 LabelFile = Annotated[
     Path,
@@ -27,7 +31,34 @@ Variable = Annotated[
 BandAxis = Annotated[
     int | None, typer.Option(help="Axis of the bands in a MATLAB or .npy cube: 0, 1 or 2.", min=0, max=2)
 ]
+Format = Annotated[
+    Literal["matlab", "envi", "geotiff", "numpy", "zarr", "enmap", "prisma", "emit", "desis", "aviris"] | None,
+    typer.Option("--format", help="What the scene is, if its name and content do not tell.", show_default=False),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        help="Do not mask these pixels of a product: cloud, shadow, cirrus, haze, snow, saturated or defective; may be given "
+        "several times.",
+        show_default=False,
+    ),
+]
+WaterBands = Annotated[
+    bool, typer.Option("--water-bands", help="Use also the bands of a product in which water vapour absorbs.")
+]
 LabelVariable = Annotated[str | None, typer.Option(help="The labels' variable in a MATLAB file that holds several.")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column of a vector file that holds the class.")]
 LabelLayer = Annotated[str | None, typer.Option(help="The labels' layer in a vector file that has several.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")]
+
+
+def opening_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return of a command's options those that `open_scene` takes."""
+    return {
+        "variable": options["variable"],
+        "band_axis": options["band_axis"],
+        "format": options["format"],
+        "keep": options["keep"] or (),
+        "water_bands": options["water_bands"],
+    }

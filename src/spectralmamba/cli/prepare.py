@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from spectralmamba.cli.options import opening_options
 from spectralmamba.cli.show import console, split_in_words, training_bar
 from spectralmamba.cli.split_options import check_split_options, make_split
 from spectralmamba.errors import OutputError, SettingsError
@@ -95,7 +96,7 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
         raise OutputError("--overwrite and --resume exclude each other", remedy="Give one of them.")
     from spectralmamba.scenes import open_scene
 
-    scene = open_scene(options["scene"], variable=options["variable"], band_axis=options["band_axis"])
+    scene = open_scene(options["scene"], **opening_options(options))
     _check_patch(settings.patch, scene)
     labels = open_labels_aloud(options, scene)
     splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}

@@ -59,6 +59,11 @@ class SceneDescription:
         maximum: The greatest value of the good bands.
         percentiles: Values of the good bands by percentile, 2, 50 and 98.
         notes: What was assumed when the files were opened.
+        sensor: Of a product, its sensor.
+        product_level: Of a product, its level.
+        masks: Pixels that are masked, by what the product calls them.
+        masks_kept: What is not masked because the user wants to keep it.
+        ortho: Whether maps of the scene get the georeference that it lacks itself.
         classes: The classes of the labels, if there are labels.
         label_report: What the labels lost on the way to the scene's grid, if there are labels.
     """
@@ -85,6 +90,11 @@ class SceneDescription:
     maximum: float | None
     percentiles: dict[int, float]
     notes: list[str] = field(default_factory=list)
+    sensor: str | None = None
+    product_level: str | None = None
+    masks: dict[str, int] = field(default_factory=dict)
+    masks_kept: list[str] = field(default_factory=list)
+    ortho: bool = False
     classes: list[ClassDescription] | None = None
     label_report: dict[str, Any] | None = None
 
@@ -124,6 +134,11 @@ def describe_scene(scene: xr.DataArray, labels: xr.DataArray | None = None) -> S
         bad_bands=dict(scene.attrs.get("bad_band_reasons", {})),
         **_values(scene),
         notes=[*scene.attrs.get("notes", []), *({} if labels is None else labels.attrs).get("notes", [])],
+        sensor=scene.attrs.get("sensor"),
+        product_level=scene.attrs.get("product_level"),
+        masks=dict(scene.attrs.get("masks", {})),
+        masks_kept=list(scene.attrs.get("masks_kept", [])),
+        ortho="ortho" in scene.attrs,
         classes=None if labels is None else _classes(labels),
         label_report=None if labels is None else dict(labels.attrs.get("report", {})),
     )

@@ -295,5 +295,7 @@ def _georeference(header: EnviHeader) -> tuple[CRS | None, Affine | None]:
         start = "ENVI\nsamples = 2\nlines = 2\nbands = 1\ndata type = 1\ninterleave = bsq\nbyte order = 0"
         pixels.with_suffix(".hdr").write_text("\n".join([start, *lines, ""]), encoding="utf-8")
         with open_raster(pixels, "ENVI") as dataset:
-            georeferenced = dataset.transform != Affine.identity()
-            return dataset.crs, dataset.transform if georeferenced else None
+            transform = dataset.transform
+            if transform.determinant == 0 or not np.isfinite(tuple(transform)).all():
+                raise header.error("impossible map info", header.entries.get("map info", ""), "pixels with an area")
+            return dataset.crs, None if transform == Affine.identity() else transform

@@ -21,6 +21,9 @@ from spectralmamba.errors import SceneError
 from spectralmamba.scenes.scene import Calibration, RawScene, check_dtype, to_nanometres
 from spectralmamba.scenes.sources import RawSource, unreadable
 
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""TIFF and BigTIFF in both byte orders."""
+
 TIFF_TYPE_FORMATS = {3: "u2", 4: "u4", 16: "u8"}
 """SHORT, LONG and LONG8 (TIFF 6.0, section 2; BigTIFF), the types in which positions are stored."""
 
@@ -39,7 +42,7 @@ class GeoTiffSource(RawSource):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._forget()
-        dataset = self._dataset()
+        dataset = self.dataset()
         self.dtype = np.dtype(dataset.dtypes[0])
         self.shape = dataset.count, dataset.height, dataset.width
         self.block_shape = dataset.block_shapes[0]
@@ -58,7 +61,8 @@ class GeoTiffSource(RawSource):
         self._process = 0
         self._lock = threading.Lock()
 
-    def _dataset(self) -> Any:
+    def dataset(self) -> Any:
+        """Return the open dataset of this process."""
         if self._process != os.getpid():  # a dataset must not be shared with a forked process
             self._handle, self._process = open_raster(self.path, "GTiff"), os.getpid()
         return self._handle
@@ -67,7 +71,7 @@ class GeoTiffSource(RawSource):
         """Return the raw values `(len(bands), h, w)` of a window."""
         with self._lock:
             try:
-                return self._dataset().read((bands + 1).tolist(), window=Window.from_slices(rows, columns))
+                return self.dataset().read((bands + 1).tolist(), window=Window.from_slices(rows, columns))
             except RasterioError as error:
                 raise unreadable(self.path, error.__cause__ or error) from error  # type: ignore[arg-type]
 
@@ -77,7 +81,7 @@ class GeoTiffSource(RawSource):
             return None
         with self._lock:
             try:
-                return self._dataset().read_masks(1, window=Window.from_slices(rows, columns)) == 0
+                return self.dataset().read_masks(1, window=Window.from_slices(rows, columns)) == 0
             except RasterioError as error:
                 raise unreadable(self.path, error) from error
 
@@ -117,7 +121,7 @@ def read_geotiff(path: Path) -> RawScene:
     check_positions(path)
     source = GeoTiffSource(path)
     check_dtype(path, source.dtype)
-    dataset = source._dataset()
+    dataset = source.dataset()
     tags = _BandTags(path, dataset)
     wavelength, fwhm, notes = to_nanometres(tags.numbers("wavelength"), tags.numbers("fwhm"), tags.units())
     if np.isnan(wavelength).all():
@@ -207,12 +211,16 @@ def check_positions(path: Path) -> None:
     Raises:
         SceneError: A part lies beyond the end of the file, or the directory of the file cannot be read.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        try:
-            end = max(_ends(file), default=0)
-        except (ValueError, KeyError, OverflowError) as error:
-            raise _cut(path, size, "a readable image file directory") from error
+        check_parts(path, file, path.stat().st_size)
+
+
+def check_parts(path: Path, file: BinaryIO, size: int) -> None:
+    """Do what `check_positions` does for an open file of so many bytes; the path is for messages."""
+    try:
+        end = max(_ends(file), default=0)
+    except (ValueError, KeyError, OverflowError) as error:
+        raise _cut(path, size, "a readable image file directory") from error
     if end > size:
         raise _cut(path, size, f"at least {end} bytes, where its last part ends")
 

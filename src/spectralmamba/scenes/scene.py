@@ -116,6 +116,7 @@ class RawScene:
         crs: The coordinate reference system, if any.
         transform: From column and row to coordinates; None without georeference.
         attributes: What else the file says; `notes` lists what was assumed.
+        reasons: Why bands are not good, by band number, where more is known than that the file says so.
     """
 
     source: RawSource
@@ -126,6 +127,7 @@ class RawScene:
     crs: CRS | None = None
     transform: Affine | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def without_metadata(cls, source: RawSource) -> RawScene:
@@ -134,6 +136,19 @@ class RawScene:
         unknown = np.full(bands, np.nan)
         calibration = Calibration(np.ones(bands), np.zeros(bands))
         return cls(source, calibration, unknown, unknown.copy(), np.ones(bands, bool))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scene lies.
+
+    Attributes:
+        crs: Its coordinate reference system, if any.
+        transform: From column and row to coordinates; None without georeference.
+    """
+
+    crs: CRS | None = None
+    transform: Affine | None = None
 
 
 class PhysicalArray(BackendArray):
@@ -200,25 +215,27 @@ def build_scene(raw: RawScene) -> xr.DataArray:
     scene = xr.DataArray(xr.Variable(("band", "y", "x"), lazy), coords=coordinates, attrs=attributes)
     block_rows, block_columns = raw.source.block_shape
     scene.encoding["preferred_chunks"] = {"band": len(bands), "y": block_rows, "x": block_columns}
-    return _with_georeference(scene, raw)
-
-
-def _with_georeference(scene: xr.DataArray, raw: RawScene) -> xr.DataArray:
-    import rioxarray  # noqa: F401  registers `.rio`
-
-    if raw.transform is not None:
-        if raw.transform.b == 0 and raw.transform.d == 0:
-            columns, rows = scene.sizes["x"], scene.sizes["y"]
-            scene = scene.assign_coords(
-                x=_pixel_centres(raw.transform.c, raw.transform.a, columns),
-                y=_pixel_centres(raw.transform.f, raw.transform.e, rows),
-            )
-        scene = scene.rio.write_transform(raw.transform)
-    if raw.crs is not None:
-        scene = scene.rio.write_crs(raw.crs)
+    scene = placed(scene, Place(raw.crs, raw.transform))
     nodata = raw.calibration.nodata
     if nodata is not None and not abs(nodata) > float(np.finfo(np.float32).max):
         scene = scene.rio.write_nodata(nodata, encoded=True)
+    return scene
+
+
+def placed(scene: xr.DataArray, place: Place) -> xr.DataArray:
+    """Return a scene `(band, y, x)` with transform, CRS and, if it is not rotated, the coordinates of pixel centres."""
+    import rioxarray  # noqa: F401  registers `.rio`
+
+    if place.transform is not None:
+        if place.transform.b == 0 and place.transform.d == 0:
+            columns, rows = scene.sizes["x"], scene.sizes["y"]
+            scene = scene.assign_coords(
+                x=_pixel_centres(place.transform.c, place.transform.a, columns),
+                y=_pixel_centres(place.transform.f, place.transform.e, rows),
+            )
+        scene = scene.rio.write_transform(place.transform)
+    if place.crs is not None:
+        scene = scene.rio.write_crs(place.crs)
     return scene
 
 

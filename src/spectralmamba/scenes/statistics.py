@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def find_bad_bands(raw: RawScene) -> tuple[dict[int, str], dict[str, Any]]:
             expected="measured values",
             remedy="Check the nodata value of the file, and that this is the right file.",
         )
-    reasons = _reasons(raw.good, values, exact)
+    reasons = _reasons(raw.good, values, exact, raw.reasons)
     if len(reasons) == len(raw.good):
         summary = ", ".join(sorted(set(reasons.values())))
         raise SceneError(
@@ -167,14 +168,17 @@ def _all_windows(raw: RawScene) -> Iterator[Window]:
             yield slice(top, min(top + rows, height)), slice(left, min(left + columns, width))
 
 
-def _reasons(good_in_file: np.ndarray, values: np.ndarray, exact: bool) -> dict[int, str]:
-    """Judge the bands by the values `(L, n)`.
+def _reasons(
+    good_in_file: np.ndarray, values: np.ndarray, exact: bool, known: Mapping[int, str] = MappingProxyType({})
+) -> dict[int, str]:
+    """Judge the bands by the values `(L, n)`; of some that are not good in the file it is known why.
 
     A band is constant if it is so over all pixels where it is finite, or over the pixels that are finite in all
     bands still good. One pixel says nothing about that, nor does a sample in which no band varies.
     """
     where = "" if exact else " in an evenly spread sample"
-    reasons = {band + 1: "marked bad in the file (bbl 0)" for band in np.flatnonzero(~good_in_file).tolist()}
+    bad = (np.flatnonzero(~good_in_file) + 1).tolist()
+    reasons = {band: known.get(band, "marked bad in the file (bbl 0)") for band in bad}
     finite = np.isfinite(values)
     for band in np.flatnonzero(good_in_file & ~finite.any(axis=1)).tolist():
         reasons[band + 1] = f"only nodata{where}"

@@ -11,6 +11,8 @@ from rich.markup import escape
 from spectralmamba.cli.options import (
     BandAxis,
     Device,
+    Format,
+    Keep,
     LabelColumn,
     LabelFile,
     LabelLayer,
@@ -18,6 +20,8 @@ from spectralmamba.cli.options import (
     ModelFile,
     SceneFile,
     Variable,
+    WaterBands,
+    opening_options,
 )
 from spectralmamba.cli.prepare import open_labels_aloud
 from spectralmamba.cli.show import console, print_scores, split_in_words
@@ -37,6 +41,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file, too.")] = None,
     variable: Variable = None,
     band_axis: BandAxis = None,
+    format: Format = None,
+    keep: Keep = None,
+    water_bands: WaterBands = False,
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
@@ -53,7 +60,7 @@ def evaluate(
     from spectralmamba.scenes import open_scene
 
     classifier = Classifier.load(model, device)
-    opened = open_scene(scene, variable=variable, band_axis=band_axis)
+    opened = open_scene(scene, **opening_options(options))
     classifier.check_scene(opened)
     ids = open_labels_aloud(options, opened)
     split = None if all_labels else split_beside(model, ids)

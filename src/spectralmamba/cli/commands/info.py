@@ -10,7 +10,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from spectralmamba.cli.options import BandAxis, LabelColumn, LabelLayer, LabelVariable, SceneFile, Variable
+from spectralmamba.cli.options import (
+    BandAxis,
+    Format,
+    Keep,
+    LabelColumn,
+    LabelLayer,
+    LabelVariable,
+    SceneFile,
+    Variable,
+    WaterBands,
+    opening_options,
+)
 from spectralmamba.cli.show import console
 from spectralmamba.errors import LabelError
 
@@ -22,18 +33,22 @@ def info(
     ] = None,
     variable: Variable = None,
     band_axis: BandAxis = None,
+    format: Format = None,
+    keep: Keep = None,
+    water_bands: WaterBands = False,
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
     json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Show what a scene and its labels hold: size, bands, wavelengths, bad bands, nodata, values, classes."""
+    options = locals()
     if labels is None:
         _refuse_label_options(label_variable, label_column, layer)
     from spectralmamba.scenes import open_scene
     from spectralmamba.scenes.describe import describe_scene
 
-    opened = open_scene(scene, variable=variable, band_axis=band_axis)
+    opened = open_scene(scene, **opening_options(options))
     ids = None
     if labels is not None:
         from spectralmamba.scenes import open_labels
@@ -65,7 +80,14 @@ def _refuse_label_options(variable: str | None, column: str | None, layer: str |
 def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "file", found["file"]
     yield "size", f"{found['rows']} rows × {found['columns']} columns × {found['bands']} bands, {found['raw_dtype']}"
-    if found["pixel_size"] is None:
+    if found["sensor"]:
+        yield "sensor", " ".join(filter(None, (found["sensor"], found["product_level"])))
+        counts = ", ".join(f"{kind} {count}" for kind, count in found["masks"].items())
+        kept = f"; kept: {', '.join(found['masks_kept'])}" if found["masks_kept"] else ""
+        yield "masked pixels", (counts or "none, the product has no masks") + kept
+    if found["pixel_size"] is None and found["ortho"]:
+        yield "georeference", "that of the sensor; maps are put on the product's map grid"
+    elif found["pixel_size"] is None:
         yield "georeference", "none; a map of it will have none either"
     else:
         code = f" (EPSG:{found['epsg']})" if found["epsg"] else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from spectralmamba.cli.options import BandAxis, Device, ModelFile, Variable
+from spectralmamba.cli.options import BandAxis, Device, Format, Keep, ModelFile, Variable, WaterBands, opening_options
 from spectralmamba.cli.show import console, errors, pixel_bar, say_files
 from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.memory import bytes_of
@@ -23,7 +23,7 @@ def map_command(
     scenes: Annotated[
         list[Path],
         typer.Argument(
-            help="Scenes: files or Zarr stores, a folder of them, a .txt that lists them, or a .json of STAC items.",
+            help="Scenes: files, products or Zarr stores, a folder of them, a .txt that lists them, or a .json of STAC items.",
             show_default=False,
         ),
     ],
@@ -77,6 +77,9 @@ def map_command(
     ] = False,
     variable: Variable = None,
     band_axis: BandAxis = None,
+    format: Format = None,
+    keep: Keep = None,
+    water_bands: WaterBands = False,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files of that name.")] = False,
 ) -> None:
@@ -86,6 +89,7 @@ def map_command(
 
     Of several scenes one that fails does not stop the others, and --resume skips those that are mapped.
     """
+    opening = opening_options(locals())
     from spectralmamba.archive import names_several
     from spectralmamba.classifier import Classifier
     from spectralmamba.zarr_maps import is_zarr
@@ -99,7 +103,6 @@ def map_command(
         "dask": dask,
         "precision": precision,
     }
-    opening = {"variable": variable, "band_axis": band_axis}
     out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
     if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:
         _map_many(lambda: Classifier.load(model, device), scenes, out, {**options, **opening, "overwrite": overwrite})

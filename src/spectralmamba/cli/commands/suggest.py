@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectralmamba.cli.options import BandAxis, Device, LabelColumn, LabelLayer, LabelVariable, SceneFile, Variable
+from spectralmamba.cli.options import (
+    BandAxis,
+    Device,
+    Format,
+    Keep,
+    LabelColumn,
+    LabelLayer,
+    LabelVariable,
+    SceneFile,
+    Variable,
+    WaterBands,
+    opening_options,
+)
 from spectralmamba.cli.prepare import open_labels_aloud
 from spectralmamba.cli.show import console, say_files
 from spectralmamba.errors import LabelError, OutputError
@@ -54,6 +66,9 @@ def suggest(
     seed: Annotated[int, typer.Option(help="Seed; the same one gives the same suggestions.", min=0)] = 0,
     variable: Variable = None,
     band_axis: BandAxis = None,
+    format: Format = None,
+    keep: Keep = None,
+    water_bands: WaterBands = False,
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
@@ -66,7 +81,7 @@ def suggest(
     from spectralmamba.scenes import open_scene
     from spectralmamba.suggestion_files import check_suggestion_file, write_suggestions
 
-    opened = open_scene(scene, variable=variable, band_axis=band_axis)
+    opened = open_scene(scene, **opening_options(options))
     check_suggestion_file(out, opened)
     ids = None if labels is None else open_labels_aloud(options, opened)
     asked = None if area is None else _open_area(area, opened)

@@ -12,12 +12,15 @@ import typer
 from spectralmamba.cli.options import (
     BandAxis,
     Device,
+    Format,
+    Keep,
     LabelColumn,
     LabelFile,
     LabelLayer,
     LabelVariable,
     SceneFile,
     Variable,
+    WaterBands,
 )
 from spectralmamba.cli.prepare import trained_runs
 from spectralmamba.cli.show import console, pixel_bar, print_scores, print_summary, say_files
@@ -118,6 +121,9 @@ def train(
     ] = None,
     variable: Variable = None,
     band_axis: BandAxis = None,
+    format: Format = None,
+    keep: Keep = None,
+    water_bands: WaterBands = False,
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,

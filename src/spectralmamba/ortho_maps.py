@@ -1,0 +1,85 @@
+"""Maps of scenes in the geometry of a sensor, put on the map grid that the product's look-up table leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from spectralmamba.scenes.products.emit import orthorectified_strips
+from spectralmamba.scenes.scene import Place, placed
+from spectralmamba.unfinished import open_raster
+
+
+@dataclass(frozen=True)
+class OrthoMap:
+    """The working rasters of a map on its map grid.
+
+    Attributes:
+        rasters: The raster of each layer.
+        grid: A scene of that grid, without values.
+        pixels: How many pixels of each raster are not nodata.
+    """
+
+    rasters: dict[str, Path]
+    grid: xr.DataArray
+    pixels: int
+
+
+def put_on_map_grid(rasters: Mapping[str, Path], ortho: Mapping[str, Any]) -> OrthoMap:
+    """Send working rasters through a scene's look-up table, by the nearest pixel, into new rasters beside them.
+
+    Args:
+        rasters: The raster of each layer, in the geometry of the sensor; each is read whole.
+        ortho: The scene's `attrs["ortho"]`.
+
+    Raises:
+        SceneError: The file with the look-up table has gone or is damaged.
+    """
+    height, width = ortho["shape"]
+    place = Place(CRS.from_wkt(ortho["crs"]), Affine(*ortho["transform"]))
+    made, pixels = {}, 0
+    for name, raster in rasters.items():
+        made[name] = raster.with_name(f"ortho_{raster.name}")
+        pixels = _send(raster, made[name], ortho, {"height": height, "width": width, "crs": place.crs}, place.transform)
+    empty = xr.DataArray(np.broadcast_to(np.float32(np.nan), (1, height, width)), dims=("band", "y", "x"))
+    return OrthoMap(made, placed(empty, place), pixels)
+
+
+def _send(raster: Path, target: Path, ortho: Mapping[str, Any], grid: dict[str, Any], transform: Affine | None) -> int:
+    """Write one layer, and return how many of its pixels are not nodata."""
+    with open_raster(raster, "r") as source:
+        values, nodata = source.read(1), source.nodata
+        profile = source.profile | grid | {"transform": transform}
+        colors: dict[int, tuple[int, ...]] = source.colormap(1) if _has_colors(source) else {}
+        tags, description = source.tags(), source.descriptions[0]
+    tags.pop("AREA_OR_POINT", None)
+    pixels = 0
+    with open_raster(target, "w", **profile) as output:
+        if colors:
+            output.write_colormap(1, colors)
+        output.update_tags(**tags)
+        output.set_band_description(1, description)
+        for rows, strip in orthorectified_strips(values, ortho, nodata):
+            output.write(strip, 1, window=Window.from_slices(rows, slice(0, grid["width"])))
+            pixels += _known(strip, nodata)
+    return pixels
+
+
+def _has_colors(source: Any) -> bool:
+    try:
+        source.colormap(1)
+    except ValueError:
+        return False
+    return True
+
+
+def _known(strip: np.ndarray, nodata: float) -> int:
+    return int(np.count_nonzero(~np.isnan(strip) if np.isnan(nodata) else strip != nodata))

@@ -1,0 +1,1 @@
+"""Products as downloaded: one reader a sensor, and what they share."""

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from cut_files import check_refused_or_whole
+from make_emit import GEOTRANSFORM, MASKS_V1, MASKS_V2, NAME, make_emit, make_mask
+
+from spectralmamba import map_scene
+from spectralmamba.errors import SceneError
+from spectralmamba.scenes import has_georeference, open_scene, valid_mask
+from spectralmamba.scenes.products.emit import orthorectify
+
+
+def test_the_scene_is_in_the_geometry_of_the_sensor(tmp_path):
+    made = make_emit(tmp_path)
+    for path in (tmp_path, made.path):
+        scene = open_scene(path)
+        np.testing.assert_array_equal(scene.values, made.reflectance.astype(np.float32))
+        np.testing.assert_allclose(scene["wavelength"].values, made.wavelength)
+        assert not has_georeference(scene)
+        assert scene.rio.crs is None
+        assert scene.encoding["preferred_chunks"] == {"band": 285, "y": 4, "x": 4}
+        assert scene.attrs["sensor"] == "EMIT"
+        assert scene.attrs["acquisition_time"].startswith("2022-09-03T16:31:29")
+        assert "clouds and cirrus are not masked" in scene.attrs["notes"][0]
+    np.testing.assert_array_equal(scene[[200, 3], 4:6, 1].values, scene.values[[200, 3], 4:6, 1])
+
+
+def test_the_products_own_flags_and_the_water_windows_are_not_good(tmp_path):
+    made = make_emit(tmp_path / "a")
+    good = open_scene(tmp_path / "a")["good"].values
+    assert not good[~made.good].any()
+    assert not good[(made.wavelength > 1436) & (made.wavelength < 1460)].any()
+    kept = open_scene(tmp_path / "a", water_bands=True)["good"].values
+    np.testing.assert_array_equal(kept, made.good)
+    make_emit(tmp_path / "b", good_wavelengths=False)
+    assert open_scene(tmp_path / "b", water_bands=True)["good"].values[made.good].all()
+
+
+@pytest.mark.parametrize(("names", "version"), [(MASKS_V1, "001"), (MASKS_V2, "002")])
+def test_masks_are_taken_by_name_and_not_by_place(tmp_path, names, version):
+    make_emit(tmp_path)
+    flags = {
+        "Cloud flag": (2, 2),
+        "Dilated Cloud Flag": (3, 3),
+        "Cirrus flag": (4, 4),
+        "Water flag": (5, 5),
+        "Spacecraft Flag": (6, 6),
+    }
+    make_mask(tmp_path, flags, names=names, version=version)
+    scene = open_scene(tmp_path)
+    valid = valid_mask(scene)
+    assert not valid[[2, 3, 4, 6], [2, 3, 4, 6]].any()
+    assert valid.sum() == 8 * 7 - 4
+    assert scene.attrs["masks"] == {"cloud": 2, "cirrus": 1, "defective": 1}
+    assert valid_mask(open_scene(tmp_path, keep=["cirrus"]))[4, 4]
+
+
+def test_pixels_with_many_interpolated_bands_are_defective(tmp_path):
+    make_emit(tmp_path)
+    interpolated = np.zeros((9, 7, 285), bool)
+    interpolated[3, 4, :100] = True
+    interpolated[4, 4, :3] = True
+    make_mask(tmp_path, {}, interpolated=interpolated)
+    valid = valid_mask(open_scene(tmp_path))
+    assert not valid[3, 4]
+    assert valid[4, 4]
+
+
+def expected_ortho(made, layer, fill):
+    result = np.full(made.glt_x.shape, fill, layer.dtype)
+    for row, column in np.ndindex(*made.glt_x.shape):
+        x, y = abs(int(made.glt_x[row, column])), abs(int(made.glt_y[row, column]))
+        if x and y:
+            result[row, column] = layer[y - 1, x - 1]
+    return result
+
+
+def test_layers_go_through_the_look_up_table(tmp_path):
+    made = make_emit(tmp_path)
+    ortho = open_scene(tmp_path).attrs["ortho"]
+    layer = np.arange(1, 64, dtype=np.uint8).reshape(9, 7)
+    found = orthorectify(layer, ortho, 0)
+    np.testing.assert_array_equal(found, expected_ortho(made, layer, 0))
+    assert found.dtype == np.uint8
+    assert found[0].sum() == found[:, 0].sum() == 0  # 0 in the table is no data
+    assert found[5, 3] == layer[4, 2]  # filled in: negative, from 1
+    assert ortho["transform"] == list(Affine.from_gdal(*GEOTRANSFORM))[:6]
+
+
+def test_strips_are_the_whole(tmp_path, monkeypatch):
+    made = make_emit(tmp_path)
+    ortho = open_scene(tmp_path).attrs["ortho"]
+    layer = np.random.default_rng(0).normal(size=(9, 7)).astype(np.float32)
+    monkeypatch.setattr("spectralmamba.scenes.products.masks._STRIP_VALUES", 60)
+    np.testing.assert_array_equal(orthorectify(layer, ortho, np.nan), expected_ortho(made, layer, np.nan))
+
+
+def test_a_map_is_written_on_the_map_grid(tmp_path, quick):
+    from spectralmamba import fit, split_random
+
+    made = make_emit(tmp_path / "product")
+    scene = open_scene(tmp_path / "product")
+    labels = scene[0].copy(data=np.zeros((9, 7), np.int32)).drop_vars("band")
+    labels.values[1:5, :], labels.values[5:, :] = 1, 2
+    labels.attrs = {"class_names": {1: "a", 2: "b"}, "class_colors": {1: "#ff0000", 2: "#00ff00"}, "report": {}}
+    classifier = fit(scene, labels, split_random(labels, per_class=4, patch=3), quick, device="cpu")
+    swath = map_scene(classifier, scene, tmp_path / "swath.tif", ortho=False)
+    files = map_scene(classifier, scene, tmp_path / "map.tif")
+    assert files.georeferenced
+    assert not swath.georeferenced
+    for kind in ("classes", "confidence", "novelty", "set_size"):
+        there, here = getattr(files, kind), getattr(swath, kind)
+        if there is None:
+            continue
+        with rasterio.open(there) as ortho, rasterio.open(here) as plain:
+            fill = plain.nodata
+            np.testing.assert_array_equal(ortho.read(1), expected_ortho(made, plain.read(1), fill))
+            assert ortho.transform == Affine.from_gdal(*GEOTRANSFORM)
+            assert ortho.crs.to_epsg() == 4326
+            assert ortho.nodata == fill or np.isnan(fill)
+            assert ortho.tags()["MODEL"] == plain.tags()["MODEL"]
+    with rasterio.open(files.classes) as ortho:
+        assert ortho.colormap(1)[1] == (255, 0, 0, 255)
+    map_scene(classifier, scene, tmp_path / "map.zarr")
+    import xarray as xr
+
+    store = xr.open_zarr(tmp_path / "map.zarr", mask_and_scale=False)
+    with rasterio.open(files.classes) as ortho:
+        np.testing.assert_array_equal(store["class"].values, ortho.read(1))
+    np.testing.assert_allclose(store["class"].rio.transform()[:6], Affine.from_gdal(*GEOTRANSFORM)[:6], rtol=1e-9)
+
+
+def test_corners_of_the_grid_are_those_of_the_geotransform_and_not_of_the_longitudes(tmp_path):
+    make_emit(tmp_path)
+    ortho = open_scene(tmp_path).attrs["ortho"]
+    a, _, c, _, e, f = ortho["transform"]
+    rows, columns = ortho["shape"]
+    assert abs(c + columns * a - (GEOTRANSFORM[0] + columns * GEOTRANSFORM[1])) < 0.01 * a
+    assert abs(f + rows * e - (GEOTRANSFORM[3] + rows * GEOTRANSFORM[5])) < 0.01 * a
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "sensor_band_parameters/wavelengths",
+        "sensor_band_parameters/fwhm",
+        "location/glt_x",
+        "location",
+        "geotransform",
+        "reflectance",
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, part):
+    make_emit(tmp_path, without=(part,))
+    with pytest.raises(SceneError, match=f"a part of the product is missing; found no (attribute )?{part}"):
+        open_scene(tmp_path)
+
+
+def test_radiance_and_a_mask_alone_are_said(tmp_path):
+    make_emit(tmp_path / "a", name=NAME.replace("L2A_RFL", "L1B_RAD"))
+    with pytest.raises(SceneError, match="another product level; found L1B"):
+        open_scene(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    make_mask(tmp_path / "b", {})
+    with pytest.raises(SceneError, match="a file of the product is missing; found EMIT_L2A_MASK"):
+        open_scene(tmp_path / "b")
+    made = make_emit(tmp_path / "c")
+    with h5py.File(made.path, "r+") as file:
+        file.move("reflectance", "radiance")
+    with pytest.raises(SceneError, match="another product level; found radiance"):
+        open_scene(tmp_path / "c")
+
+
+def test_uncertainty_and_radiance_beside_it_are_no_second_product(tmp_path):
+    make_emit(tmp_path)
+    for other in ("L2A_RFLUNCERT", "L1B_RAD", "L1B_OBS"):
+        make_emit(tmp_path, name=NAME.replace("L2A_RFL", other))
+    assert open_scene(tmp_path).attrs["product"] == NAME
+
+
+def test_a_look_up_table_that_leads_out_of_the_scene_is_refused(tmp_path):
+    made = make_emit(tmp_path)
+    with h5py.File(made.path, "r+") as file:
+        file["location/glt_x"][3, 3] = 400
+    ortho = open_scene(tmp_path).attrs["ortho"]
+    with pytest.raises(SceneError, match="leads out of the scene; found row or column 400; expected at most 7"):
+        orthorectify(np.zeros((9, 7)), ortho, 0)
+
+
+def test_masks_of_another_shape_or_without_names_are_refused(tmp_path):
+    make_emit(tmp_path)
+    make_mask(tmp_path, {}, shape=(5, 7))
+    with pytest.raises(SceneError, match="mask has another shape than the image; found 5 × 7"):
+        open_scene(tmp_path)
+    make_mask(tmp_path, {}, names=("a", "b"))
+    with pytest.raises(SceneError, match="no band of the mask flags clouds; found a, b"):
+        open_scene(tmp_path)
+
+
+def test_files_cut_at_every_64th_are_refused_or_read_whole(tmp_path):
+    made = make_emit(tmp_path)
+    mask = make_mask(tmp_path, {"Cloud flag": (2, 2)})
+    whole = open_scene(tmp_path).values
+    for path in (made.path, mask):
+        content = path.read_bytes()
+        for part in range(64):
+            path.write_bytes(content[: len(content) * part // 64])
+            check_refused_or_whole(tmp_path, path, whole)
+        path.write_bytes(content)

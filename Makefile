@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu bench bench-speed bench-scale docs clean
+.PHONY: setup demo test lint test-gpu fuzz bench bench-speed bench-scale docs clean
 
 setup: $(READY)
 
@@ -29,6 +29,9 @@ test: lint
 
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu tests/test_gpu.py
+
+fuzz: $(READY)
+	SPECTRALMAMBA_FUZZ_CASES=100000 $(BIN)/pytest --timeout 3600 tests/products/test_fuzz_headers.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/few_labels.py

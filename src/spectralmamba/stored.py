@@ -46,7 +46,7 @@ class StoredScene:
         if not isinstance(lazy, LazilyIndexedArray) or not isinstance(values, PhysicalArray):
             return None
         source, key = values.source, lazy.key.tuple
-        if not isinstance(source, FileSource) or source.dtype not in _TYPES:
+        if type(source) is not FileSource or source.dtype not in _TYPES:  # others may mask pixels
             return None
         if not all(isinstance(part, slice) and part.step in (None, 1) for part in key[1:]):
             return None

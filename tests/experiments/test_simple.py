@@ -25,7 +25,7 @@ def test_profiles_hold_the_components_and_take_away_narrow_parts():
     image = np.zeros((15, 15), np.float32)
     image[3, 3] = 5  # narrower than any disk
     image[8:14, 8:14] = 5  # wider than the disk of radius 1
-    pixels = Pixels.from_image(torch.from_numpy(image)[..., None], torch.ones(15, 15, dtype=torch.bool))
+    pixels = Pixels.of_image(torch.from_numpy(image)[..., None], torch.ones(15, 15, dtype=torch.bool))
     found = profiles(pixels, np.ones((15, 15), bool)).reshape(15, 15, -1)
     component, opened, closed = found[..., 0], found[..., 1], found[..., 2]
     assert found.shape[2] == 1 + 2 * 4

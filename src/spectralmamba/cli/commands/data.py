@@ -45,7 +45,7 @@ def list_command(
     from spectralmamba.catalog.page import way
     from spectralmamba.catalog.places import find
 
-    table = Table("name", "sensor", "size", "classes", "split", "by", "here")
+    table = Table("name", "size", "classes", "split", "by", "here")
     for column in (*table.columns[:1], *table.columns[2:]):
         column.no_wrap = True
     for name in list_datasets(pattern):
@@ -53,7 +53,7 @@ def list_command(
         size = " × ".join(str(number) for number in (*entry.shape, entry.bands))
         here = "yes" if find(entry, root=data_root, cache=cache) else ""
         classes = str(len(entry.classes) or "")
-        table.add_row(name, entry.sensor, size, classes, "yes" if entry.split else "", way(entry), here)
+        table.add_row(name, size, classes, "yes" if entry.split else "", way(entry), here)
     console.print(table)
 
 

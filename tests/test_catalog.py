@@ -735,7 +735,7 @@ def test_the_list_says_how_each_is_had_and_what_is_here(tmp_path: Path) -> None:
     matlab(tmp_path / "samson" / "Samson.mat", Y=np.zeros((3, 4)))
     answer = command_line("data", "list", "s*", "--data-root", tmp_path)
     assert answer.code == 0
-    cells = r"[^│]*│[^│]*│[^│]*│[^│]*│[^│]*│ "
+    cells = r"[^│]*│[^│]*│[^│]*│[^│]*│ "
     assert re.search(rf"samson {cells}download │ yes", answer.out)
     assert re.search(rf"salinas {cells}download │ +│", answer.out)
     assert "pavia" not in answer.out

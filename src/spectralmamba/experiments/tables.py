@@ -103,9 +103,9 @@ class Tables:
 
     def absent(self, name: str) -> str:
         """Say why there is nothing of a data set, if nothing of it is done and the reason is one; else nothing."""
-        rows = self.of_data(name)
-        remarks = {row.remark for row in rows}
-        return remarks.pop() if len(remarks) == 1 and not any(row.done for row in rows) else ""
+        states = [state for row in self.of_data(name) for state in row.runs]
+        reasons = {f"{state.status}: {state.reason}" for state in states if state.reason}
+        return reasons.pop() if len(reasons) == 1 and not any(state.status == DONE for state in states) else ""
 
     @property
     def reference(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spectralmamba.experiments.provenance import commit, cpu_model, provenance
+from spectralmamba.files import with_section
 
 __all__ = ["PAGE", "ROOT", "commit", "cpu_model", "provenance", "write_section"]
 
@@ -15,10 +16,6 @@ PAGE = ROOT / "docs" / "performance.md"
 
 def write_section(name: str, parts: Iterable[str]) -> None:
     """Replace what is between a section's markers, or append it."""
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     text = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Performance\n"
-    before, found, rest = text.partition(start)
-    after = rest.partition(end)[2] if found else "\n"
-    before = before if found else before.rstrip("\n") + "\n\n"
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("\n\n".join((before + start, *parts, end + after)), encoding="utf-8")
+    PAGE.write_text(with_section(text, name, parts), encoding="utf-8")

@@ -44,7 +44,7 @@ import torch
 from mapping import trained
 from performance_page import ROOT, provenance
 from spectralmamba import Classifier, inference, map_scene, open_scene, simulate_scene
-from spectralmamba.files import write_text
+from spectralmamba.files import with_section, write_text
 from spectralmamba.unfinished import UnfinishedMap
 
 RESULTS = ROOT / "docs" / "results" / "scale.json"
@@ -948,12 +948,8 @@ def bounds_parts(results: dict[str, Any]) -> list[str]:
 
 def write_section(name: str, parts: list[str]) -> None:
     """Replace what is between a section's markers in docs/scaling.md, or append it."""
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     text = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Scaling\n"
-    before, found, rest = text.partition(start)
-    after = rest.partition(end)[2] if found else "\n"
-    before = before if found else before.rstrip("\n") + "\n\n"
-    write_text(PAGE, "\n\n".join((before + start, *parts, end + after)))
+    write_text(PAGE, with_section(text, name, parts))
 
 
 def sections(results: dict[str, Any]) -> dict[str, list[str]]:

@@ -114,12 +114,7 @@ def connect(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise MissingPackageError(
-            "a Dask cluster needs the package distributed",
-            found="no distributed",
-            expected="distributed 2024.8 or newer",
-            remedy='Install it with: pip install "spectralmamba[cluster]"',
-        ) from error
+        raise MissingPackageError.of("a Dask cluster needs", "distributed", "2024.8", "cluster") from error
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:

@@ -80,6 +80,27 @@ class ClusterError(SpectralMambaError):
 class MissingPackageError(SpectralMambaError):
     """An optional package is needed for this input."""
 
+    @classmethod
+    def of(
+        cls, what_needs: str, package: str, version: str, extra: str, file: str | PathLike[str] | None = None
+    ) -> MissingPackageError:
+        """Return the error for a package that is not installed.
+
+        Args:
+            what_needs: What cannot be done, with its verb: "tuning needs".
+            package: The package.
+            version: The least version that will do.
+            extra: The extra of this package that brings it.
+            file: The file it is about.
+        """
+        return cls(
+            f"{what_needs} the package {package}",
+            file=file,
+            found=f"no {package}",
+            expected=f"{package} {version} or newer",
+            remedy=f'Install it with: pip install "spectralmamba[{extra}]"',
+        )
+
 
 class TrainingInterrupted(SpectralMambaError):
     """Training was stopped by the user; the message names the checkpoint to go on from."""

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from spectralmamba.errors import OutputError
 
@@ -90,6 +90,32 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` atomically as JSON; NaN and infinity are refused, because no JSON reader takes them."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def locked(file: int | IO[Any]) -> bool:
+    """Lock an open file or folder for this process, until it is closed; return whether no other process holds it.
+
+    Args:
+        file: A file, or the descriptor of a folder. On Windows it is not locked.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def with_section(text: str, name: str, parts: Iterable[str]) -> str:
+    """Return a Markdown text with what is between a section's markers replaced, or with the section behind it."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = text.partition(start)
+    after = rest.partition(end)[2] if found else "\n"
+    before = before if found else before.rstrip("\n") + "\n\n"
+    return "\n\n".join((before + start, *parts, end + after))
 
 
 def numbers_or_none(values: Iterable[float]) -> list[float | None]:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from spectralmamba.errors import OutputError
-from spectralmamba.files import write_json
+from spectralmamba.files import locked, write_json
 
 _RECORD, _JOURNAL, _LOCK = "job.json", "done.txt", "lock"
 _BLOCK = 64  # of the rasters: tiles begin at multiples of it, so each is written as whole blocks
@@ -68,7 +68,10 @@ class UnfinishedMap:
         """
         self.folder.mkdir(exist_ok=True)
         with (self.folder / _LOCK).open("w") as lock:
-            self._lock(lock)
+            if not locked(lock):
+                raise OutputError(
+                    "another run is writing this map", file=self._final, remedy="Wait for it, or choose another --out."
+                )
             if resume and is_unfinished(self._final):
                 tile = self._take_up(json.loads(json.dumps(record)))
             else:
@@ -107,18 +110,6 @@ class UnfinishedMap:
         self._done.add((rows.start, columns.start))
         self.cells += (rows.stop - rows.start) * (columns.stop - columns.start)
         self.pixels += pixels
-
-    def _lock(self, lock: IO[str]) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                "another run is writing this map", file=self._final, remedy="Wait for it, or choose another --out."
-            ) from error
 
     def _take_up(self, record: dict[str, Any]) -> tuple[int, int]:
         """Check that what is there is of this map, and read the journal; return rows and columns of its tiles."""

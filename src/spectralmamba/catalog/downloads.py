@@ -16,7 +16,7 @@ from spectralmamba.catalog.entry import DataFile, Entry, Layout
 from spectralmamba.catalog.places import cache_folder, files_in
 from spectralmamba.catalog.transfer import Downloader, Progress, pooch_package, require_space
 from spectralmamba.errors import DataError, OutputError
-from spectralmamba.files import atomic_output
+from spectralmamba.files import atomic_output, locked
 
 T = TypeVar("T")
 
@@ -294,18 +294,13 @@ def _quiet(pooch: Any) -> Iterator[None]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a folder of the cache, and remove what a killed process left there."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
+    if os.name == "nt":  # which opens no folders
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise OutputError("another process is getting this data set", file=folder, remedy="Wait for it.") from error
-    try:
+        if not locked(descriptor):
+            raise OutputError("another process is getting this data set", file=folder, remedy="Wait for it.")
         for left in folder.glob(f"{_ARRIVING}*"):
             shutil.rmtree(left, ignore_errors=True)
         yield

@@ -28,12 +28,7 @@ def pooch_package() -> Any:
     try:
         import pooch
     except ImportError as error:
-        raise MissingPackageError(
-            "downloads of public data sets need the package pooch",
-            found="no pooch",
-            expected="pooch 1.8 or newer",
-            remedy='Install it with: pip install "spectralmamba[data]"',
-        ) from error
+        raise MissingPackageError.of("downloads of public data sets need", "pooch", "1.8", "data") from error
     return pooch
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from spectralmamba.errors import OutputError
 from spectralmamba.experiments.execute import Outcome
 from spectralmamba.experiments.plan import Plan, Run
-from spectralmamba.files import atomic_output, write_json, write_text
+from spectralmamba.files import atomic_output, locked, write_json, write_text
 
 LINES, LOCK, PLAN = "runs.jsonl", "lock", "plan.json"
 _DIGITS = 12
@@ -78,7 +78,12 @@ class ResultFolder:
                 remedy="Choose another one with --out.",
             ) from error
         with lock:
-            _lock(lock, self.path)
+            if not locked(lock):
+                raise OutputError(
+                    "another process is running an experiment in this folder",
+                    file=self.path,
+                    remedy="Wait for it, or choose another --out.",
+                )
             self._mend()
             self._read()
             yield
@@ -179,18 +184,3 @@ class ResultFolder:
 
 def _described(plan: Plan) -> dict[str, Any]:
     return {"title": plan.title, "trials": plan.tuning.trials, "runs": [run.label for run in plan.runs]}
-
-
-def _lock(lock: Any, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise OutputError(
-            "another process is running an experiment in this folder",
-            file=folder,
-            remedy="Wait for it, or choose another --out.",
-        ) from error

@@ -17,7 +17,7 @@ from spectralmamba.experiments import tables as told
 from spectralmamba.experiments.folder import ResultFolder
 from spectralmamba.experiments.runner import DONE, State
 from spectralmamba.experiments.tables import Row, Tables
-from spectralmamba.files import write_text
+from spectralmamba.files import with_section, write_text
 from spectralmamba.ranks import Ranks
 from spectralmamba.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, Tick, axis_around, line_path
 from spectralmamba.report.critical_difference import critical_difference_svg
@@ -92,12 +92,7 @@ def write_section(path: Path, name: str, tables: Tables) -> None:
             found=error.strerror,
             remedy="Give --write-docs in a checkout of the project.",
         ) from error
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, found, rest = text.partition(start)
-    after = rest.partition(end)[2] if found else "\n"
-    before = before if found else before.rstrip("\n") + "\n\n"
-    parts = [f"### {tables.plan.title}", *told.markdown(tables, "####")]
-    write_text(path, "\n\n".join((before + start, *parts, end + after)))
+    write_text(path, with_section(text, name, [f"### {tables.plan.title}", *told.markdown(tables, "####")]))
 
 
 def page(tables: Tables, folder: ResultFolder) -> str:

@@ -158,12 +158,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise MissingPackageError(
-            "tuning needs the package optuna",
-            found="no optuna",
-            expected="optuna 4 or newer",
-            remedy='Install it with: pip install "spectralmamba[experiments]"',
-        ) from error
+        raise MissingPackageError.of("tuning needs", "optuna", "4", "experiments") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -24,10 +24,6 @@ Gate = Literal["position", "shared", "mean", "centre"]
 Block = Literal["mamba", "mlp", "none"]
 LinearPath = Literal["none", "centre", "mean", "both"]
 
-# With AdamW a weight moves by the learning rate whatever its gradient, and the linear path would outrun the network and overfit a
-# handful of labels; this makes its logits move slower.
-_LINEAR_PATH_GAIN = 0.2
-
 
 class GatedMerging(nn.Module):
     """Gated spatial-spectral merging, GSSM: a patch becomes one spectrum.
@@ -282,7 +278,9 @@ class SpectralMamba(nn.Module):
     """
 
     takes_patches = True
-    linear_path_gain = _LINEAR_PATH_GAIN
+    # With AdamW a weight moves by the learning rate whatever its gradient, and the linear path would outrun the network and overfit
+    # a handful of labels; this makes its logits move slower.
+    linear_path_gain = 0.2
 
     def __init__(
         self,

@@ -100,8 +100,9 @@ def _content(found: tuple[list[Compared], NDArray[np.int64]]) -> dict[str, Any]:
         "pictures": _pictures(runs, common, pairs),
         "all_pictures": len(pairs) <= MOST_PICTURES,
         "classes": _class_rows(runs),
-        "differing": _differing(runs),
-        "cost": _cost(runs),
+        "run_head": ["", *(each.name for each in runs)],
+        "differing": [[name, *values] for name, values in _differing(runs)],
+        "cost": [[name, *values] for name, values in _cost(runs)],
         "software_version": next((version for version in versions if version), ""),
     }
 

@@ -76,13 +76,7 @@ def zarr_package(path: Path) -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise MissingPackageError(
-            "Zarr stores need the package zarr",
-            file=path,
-            found="no zarr",
-            expected="zarr 3.0 or newer",
-            remedy='Install it with: pip install "spectralmamba[zarr]"',
-        ) from error
+        raise MissingPackageError.of("Zarr stores need", "zarr", "3.0", "zarr", path) from error
     return zarr
 
 

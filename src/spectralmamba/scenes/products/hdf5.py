@@ -42,13 +42,7 @@ def h5py_package(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise MissingPackageError(
-            "HDF5 and netCDF-4 files need the package h5py",
-            file=path,
-            found="no h5py",
-            expected="h5py 3.10 or newer",
-            remedy='Install it with: pip install "spectralmamba[hdf5]"',
-        ) from error
+        raise MissingPackageError.of("HDF5 and netCDF-4 files need", "h5py", "3.10", "hdf5", path) from error
     return h5py
 
 

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from scipy.spatial.distance import cdist
 
 from spectralmamba.errors import LabelError, OutputError, SplitError
-from spectralmamba.splits import Split, class_ids, split_disjoint, split_masks, split_random
+from spectralmamba.splits import Split, class_ids, split_disjoint, split_folds, split_masks, split_random
 
 METHODS = ["blocks", "regions", "columns", "rows"]
 ODD_PATCHES = st.sampled_from([1, 3, 5, 7])
@@ -63,6 +63,36 @@ def test_random_split_uses_every_label_once_and_gives_each_class_its_number(imag
         expected = per_class if count >= 2 * per_class else max(count // 2, 1)
         assert (split.train & (image == class_id)).sum() == expected
         assert split.record["classes"][str(class_id)] == {"train": expected, "test": count - expected}
+
+
+@given(label_images(), st.integers(2, 5), st.integers(0, 3))
+@settings(deadline=None, max_examples=30)
+def test_folds_test_every_label_once_and_have_equal_shares_of_each_class(image, folds, deal):
+    tested = np.zeros(image.shape, int)
+    for seed in range(deal * folds, (deal + 1) * folds):
+        split = try_split(split_folds, image, folds=folds, seed=seed)
+        np.testing.assert_array_equal(split.train, (image > 0) & ~split.test)
+        tested += split.test
+        for class_id, count in zip(*np.unique(image[image > 0], return_counts=True), strict=True):
+            assert count // folds <= (split.test & (image == class_id)).sum() <= -(-count // folds)
+    np.testing.assert_array_equal(tested, image > 0)
+
+
+def test_another_deal_of_folds_leaves_out_other_labels(fields):
+    assert (split_folds(fields, folds=5, seed=0).test != split_folds(fields, folds=5, seed=5).test).any()
+    assert split_folds(fields, folds=5, seed=7).record["parameters"] == {"folds": 5}
+
+
+@pytest.mark.parametrize(
+    ("image", "arguments", "message"),
+    [
+        ([[1, 1, 2, 2]], {"folds": 1}, "folds=1"),
+        ([[1, 1, 2, 2]], {"folds": 5, "seed": 4}, "test side holds no labelled pixel.*fewer folds"),
+    ],
+)
+def test_impossible_folds_are_refused(image, arguments, message):
+    with pytest.raises(SplitError, match=message):
+        split_folds(np.array(image), **arguments)
 
 
 @given(label_images(), st.floats(0.01, 0.99))

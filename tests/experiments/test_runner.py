@@ -136,8 +136,8 @@ def test_a_gpu_takes_the_seeds_of_a_network_together(tmp_path, monkeypatch):
     monkeypatch.setattr("spectralmamba.experiments.runner.execute", lambda order: orders.append(order) or [])
     states = survey(plan, ResultFolder(tmp_path / "out"), None)
     list(_outcomes(plan, states, None, 1, "cuda", None))
-    assert [[run.seed for run in order.runs] for order in orders] == [[0], [1], [0, 1], [0, 1]]
-    assert [order.runs[0].model.kind for order in orders] == ["svm", "svm", "spectral_mamba", "mlp"]
+    assert [[run.seed for run in order.runs] for order in orders] == [[0, 1], [0, 1], [0], [1]]
+    assert [order.runs[0].model.kind for order in orders] == ["spectral_mamba", "mlp", "svm", "svm"]
 
 
 def test_a_half_written_line_is_dropped(done, tmp_path):

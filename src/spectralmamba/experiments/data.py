@@ -18,7 +18,7 @@ from spectralmamba.errors import SplitError
 from spectralmamba.experiments.plan import APART, DataSpec, SplitSpec
 from spectralmamba.scenes import open_labels, open_scene, simulate_scene
 from spectralmamba.scenes.scene import row_blocks
-from spectralmamba.splits import Split, split_disjoint, split_masks, split_random
+from spectralmamba.splits import Split, split_disjoint, split_folds, split_masks, split_random
 
 _KEPT = 2  # data sets in memory at a time
 
@@ -49,6 +49,8 @@ class Loaded:
             return self.standard
         if spec.method in APART:
             return split_disjoint(self.labels, method=spec.method, seed=seed, **spec.arguments)  # type: ignore[arg-type]
+        if spec.method == "folds":
+            return split_folds(self.labels, seed=seed, **spec.arguments)
         return split_random(self.labels, seed=seed, **spec.arguments)
 
     def fingerprint(self) -> str:

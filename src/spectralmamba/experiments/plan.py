@@ -28,12 +28,14 @@ _FILE_KEYS = ("scene", "labels", "train_mask", "test_mask")
 _DATA_KEYS = ("name", "simulated", *_FILE_KEYS)
 _SPLIT_KEYS = {
     "random": ("per_class", "fraction"),
+    "folds": ("folds",),
     "standard": (),
     "blocks": ("per_class", "train_fraction", "buffer", "block_size"),
     "regions": ("per_class", "train_fraction", "buffer"),
     "columns": ("per_class", "train_fraction", "buffer", "boundary"),
     "rows": ("per_class", "train_fraction", "buffer", "boundary"),
 }
+DEFAULT_FOLDS = 5
 APART = ("blocks", "regions", "columns", "rows")
 _NETWORK_KEYS = ("patch", "preset", "model_options", "settings", "recommended")
 _SIMPLE_KEYS = ("features", "window", "normalisation")
@@ -79,8 +81,8 @@ class SplitSpec:
 
     Attributes:
         name: As reported.
-        method: "random", "standard", or one of `APART`.
-        arguments: Of `split_random` or `split_disjoint`.
+        method: "random", "folds", "standard", or one of `APART`.
+        arguments: Of `split_random`, `split_folds` or `split_disjoint`.
         data: Shell patterns of the data sets that it is for.
     """
 
@@ -414,6 +416,8 @@ def _splits(entry: Any, reach: int, known: list[str]) -> Iterator[SplitSpec]:
                 found=", ".join(arguments) or "neither",
                 expected="exactly one of per_class and fraction",
             )
+        if method == "folds":
+            arguments.setdefault("folds", DEFAULT_FOLDS)
         if method in APART:
             arguments.setdefault("buffer", reach)
         name = chosen.get("name")
@@ -421,8 +425,14 @@ def _splits(entry: Any, reach: int, known: list[str]) -> Iterator[SplitSpec]:
 
 
 def _split_name(method: str, arguments: Mapping[str, Any]) -> str:
-    words = {"per_class": "{} a class", "block_size": "of {} pixels", "buffer": "buffer {}", "boundary": "from {} on"}
-    words |= {"fraction": "{:g} of each class", "train_fraction": "{:g} train"}
+    words = {
+        "per_class": "{} a class",
+        "block_size": "of {} pixels",
+        "buffer": "buffer {}",
+        "boundary": "from {} on",
+        "folds": "one of {}",
+    }
+    words |= {"fraction": "{:g} of each class", "train_fraction": "{:g} train", "folds": "one of {}"}
     parts = [words[key].format(arguments[key]) for key in words if key in arguments]
     return ", ".join([method, *parts])
 

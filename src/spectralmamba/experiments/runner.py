@@ -112,7 +112,7 @@ def make_runs(
 ) -> None:
     """Make runs, and keep each as soon as it has ended.
 
-    On a GPU the seeds of a network train together, in this process; all else runs in so many processes, or as tasks of Dask.
+    On a GPU the seeds of a network train together. Runs are made in so many processes, which share the GPU, or as tasks of Dask.
 
     Args:
         plan: What they are of.
@@ -163,14 +163,9 @@ def check_means(plan: Plan, device: str) -> str:
 def _outcomes(
     plan: Plan, states: Sequence[State], root: Path | None, jobs: int, device: str, dask: str | None
 ) -> Iterator[Outcome]:
-    together = [
-        state.run for state in states if device.startswith("cuda") and state.run.model.simple is None and not dask
-    ]
-    cells = {cell: tuple(run for run in together if run.cell == cell) for cell in (run.cell for run in together)}
-    grouped = {run.place for run in together}
-    single = [(state.run,) for state in states if state.run.place not in grouped]
     threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
-    orders = [Order(runs, plan.tuning, plan.maps, device, threads, root) for runs in single]
+    groups = [(state.run,) for state in states] if dask else _groups([state.run for state in states], device)
+    orders = [Order(runs, plan.tuning, plan.maps, device, threads, root) for runs in groups]
     if dask is not None:
         yield from _on_cluster(orders, dask)
     elif jobs > 1 and len(orders) > 1:
@@ -178,8 +173,15 @@ def _outcomes(
     else:
         for order in orders:
             yield from execute(order)
-    for runs in cells.values():
-        yield from execute(Order(runs, plan.tuning, plan.maps, device, None, root))
+
+
+def _groups(runs: Sequence[Run], device: str) -> list[tuple[Run, ...]]:
+    """Return runs that are made together: on a GPU the seeds of a network, anything else by itself."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        together = device.startswith("cuda") and run.model.simple is None
+        groups.setdefault(run.cell if together else run.place, []).append(run)
+    return [tuple(group) for group in groups.values()]
 
 
 def _in_processes(orders: Sequence[Order], jobs: int) -> Iterator[Outcome]:
@@ -191,12 +193,14 @@ def _in_processes(orders: Sequence[Order], jobs: int) -> Iterator[Outcome]:
             yield outcome
     except BrokenProcessPool:
         for order in orders:
-            if order.runs[0].place in ended:
+            left = tuple(run for run in order.runs if run.place not in ended)
+            if not left:
                 continue
             try:
-                yield from _pooled([order], 1)
+                yield from _pooled([replace(order, runs=left)], 1)
             except BrokenProcessPool:
-                yield failed(order.runs[0], MemoryError("its process was killed, maybe for want of memory"))
+                for run in left:
+                    yield failed(run, MemoryError("its process was killed, maybe for want of memory"))
 
 
 def _pooled(orders: Sequence[Order], jobs: int) -> Iterator[Outcome]:

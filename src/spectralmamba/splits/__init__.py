@@ -1,7 +1,7 @@
 """Who trains, who tests, and how far apart they are."""
 
 from spectralmamba.splits.disjoint import DisjointMethod, split_disjoint
-from spectralmamba.splits.draws import split_masks, split_random
+from spectralmamba.splits.draws import split_folds, split_masks, split_random
 from spectralmamba.splits.labelled import LabelImage, Mask, class_ids
 from spectralmamba.splits.split import TEST, TRAINING, Split
 
@@ -14,6 +14,7 @@ __all__ = [
     "Split",
     "class_ids",
     "split_disjoint",
+    "split_folds",
     "split_masks",
     "split_random",
 ]

@@ -1,11 +1,19 @@
-"""Splits whose training pixels are drawn at random, or given as masks."""
+"""Splits whose training pixels are drawn or dealt at random, or given as masks."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from spectralmamba.errors import SplitError
-from spectralmamba.splits.checks import check_fraction, check_patch, check_per_class, check_seed, refuse_overlap
+from spectralmamba.splits.checks import (
+    check_fraction,
+    check_patch,
+    check_per_class,
+    check_seed,
+    checked_whole_number,
+    refuse_empty_side,
+    refuse_overlap,
+)
 from spectralmamba.splits.labelled import LabelImage, Mask, class_ids, labelled_classes
 from spectralmamba.splits.record import with_record
 from spectralmamba.splits.split import Split
@@ -76,6 +84,40 @@ def draw_pixels(mask: Mask, candidates: Mask, number: int, seed: int, class_id: 
     positions = np.flatnonzero(candidates)
     generator = np.random.default_rng(np.random.SeedSequence([int(seed), class_id]))
     mask.flat[generator.permutation(positions)[:number]] = True
+
+
+def split_folds(labels: LabelImage, *, folds: int, seed: int = 0, patch: int = 1) -> Split:
+    """Leave one part of the labels out to test, and train on the rest: seeds 0 … folds - 1 are one cross-validation.
+
+    The labels of each class are dealt at random to parts of equal size, give or take one; seed s tests part s mod `folds` of
+    deal s // `folds`. A class with fewer labels than parts is not tested in each of them.
+
+    Args:
+        labels: `(H, W)` class ids, 0 unlabelled.
+        folds: Parts, at least 2.
+        seed: Non-negative.
+        patch: Odd patch width P, for counting leaks.
+
+    Returns:
+        A split whose training side is the whole scene.
+
+    Raises:
+        LabelError: `labels` are not class ids, or hold fewer than two classes.
+        SplitError: An argument is out of range, or this part holds no label.
+    """
+    ids, counts = labelled_classes(labels)
+    check_patch(patch)
+    check_seed(seed)
+    folds = checked_whole_number(folds, "folds", 2)
+    deal, part = divmod(int(seed), folds)
+    test = np.zeros(ids.shape, bool)
+    for class_id in counts:
+        positions = np.flatnonzero(ids == class_id)
+        order = np.random.default_rng(np.random.SeedSequence([deal, class_id])).permutation(positions)
+        test.flat[order[part::folds]] = True
+    train = (ids > 0) & ~test
+    refuse_empty_side(train, test, "Ask for fewer folds.")
+    return with_record("folds", {"folds": folds}, seed, patch, (train, test, np.ones(ids.shape, bool)), ids, [])
 
 
 def split_masks(train: LabelImage, test: LabelImage, *, labels: LabelImage | None = None, patch: int = 1) -> Split:

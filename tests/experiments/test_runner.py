@@ -344,6 +344,21 @@ def test_tuning_tries_the_plans_settings_first_and_as_many_as_asked(tmp_path):
     assert outcome.trials["tried"].index(best) == outcome.trials["chosen"]
 
 
+def test_seeds_tuned_together_try_and_find_what_they_do_alone(tmp_path):
+    text = changed("[[data]]", "[tuning]\ntrials = 2\nfolds = 2\nsteps = [2, 4]\n\n[[data]]")
+    plan = small_plan(tmp_path, text)
+    runs = plan.runs[:2]
+    assert [run.seed for run in runs] == [0, 1]
+    together = execute(Order(runs, plan.tuning, False, "cpu"))
+    for run, outcome in zip(runs, together, strict=True):
+        (alone,) = execute(Order((run,), plan.tuning, False, "cpu"))
+        assert alone.trials is not None
+        assert outcome.trials is not None
+        assert outcome.trials["tried"] == alone.trials["tried"]
+        assert outcome.settings == alone.settings
+        assert outcome.result["confusion"] == alone.result["confusion"]
+
+
 @pytest.mark.parametrize("method", ["random", "blocks"])
 def test_inner_folds_are_of_training_pixels_alone(method, tmp_path):
     text = changed('method = "random"', f'method = "{method}"').replace(
@@ -368,7 +383,7 @@ def test_inner_folds_are_of_training_pixels_alone(method, tmp_path):
 def test_a_class_of_one_pixel_each_is_not_tuned(small_scene, small_labels):
     split = split_random(small_labels, per_class=1)
     settings = small_settings()
-    found = tuning.tune(small_scene, small_labels, split, settings, Tuning(trials=3), "cpu")
+    (found,) = tuning.tune(small_scene, small_labels, {0: split}, {0: settings}, Tuning(trials=3), "cpu").values()
     assert found.settings == settings
     assert "no class has training pixels" in found.record["reason"]
 

@@ -278,3 +278,12 @@ def test_a_mean_gate_is_the_mean_of_every_patch_of_an_image():
     image = torch.randn(7, 6, 4, dtype=torch.float64)
     windows = image.unfold(0, 3, 1).unfold(1, 3, 1)
     torch.testing.assert_close(MeanMerging().of_image(image, 3), windows.mean((3, 4)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "cas_rnn"])
+def test_recurrent_networks_say_the_same_of_many_spectra_as_of_few(name, monkeypatch):
+    network = create_model(name, bands=9, classes=3).eval()
+    spectra = torch.randn(11, 9, generator=torch.Generator().manual_seed(0))
+    whole = network(spectra)
+    monkeypatch.setattr("spectralmamba.models.baselines.layers._MOST_SEQUENCES", 4)
+    torch.testing.assert_close(network(spectra), whole, rtol=0, atol=1e-6)  # sums of another batch in another order

@@ -98,6 +98,7 @@ def execute(order: Order) -> list[Outcome]:
     if order.threads is not None:
         torch.set_num_threads(order.threads)
     first = order.runs[0]
+    _wake(order.device)
     _forget_peak(order.device)
     try:
         return _execute(order)
@@ -154,10 +155,12 @@ def train_networks(
         settings = run.model.network.replace(seed=seed)
         if run.model.recommended:
             settings = recommend_settings(scene, known, splits[seed], settings).settings
-        if order.tuning.trials and settings.model not in SIMPLE_MODELS:  # those have nothing that trials change
-            tuned = tune(scene, known, splits[seed], settings, order.tuning, order.device)
-            settings, trials[seed] = tuned.settings, tuned.record
         wanted[seed] = settings
+    if order.tuning.trials:
+        # Those without a network have nothing that trials change.
+        networks = {seed: settings for seed, settings in wanted.items() if settings.model not in SIMPLE_MODELS}
+        for seed, tuned in tune(scene, loaded.labels, splits, networks, order.tuning, order.device).items():
+            wanted[seed], trials[seed] = tuned.settings, tuned.record
     trained: dict[int, Trained] = {}
     while len(trained) < len(wanted):
         first = next(settings for seed, settings in wanted.items() if seed not in trained)
@@ -218,6 +221,13 @@ def _outcome(run: Run, trained: Trained, loaded: Loaded, split: Split, order: Or
     settings = None if trained.settings is None else trained.settings.to_toml()
     kept = classes.astype(np.uint16) if order.maps and classes.size <= _SMALL else None
     return Outcome(run, result, settings, trained.trials, classes=kept)
+
+
+def _wake(device: str) -> None:
+    """Let a GPU and its library of matrix products set themselves up, whose seconds are no run's."""
+    if device.startswith("cuda"):
+        some = torch.ones(8, 8, device=device)
+        (some @ some).sum().item()
 
 
 def _forget_peak(device: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from spectralmamba.training.task import prepare
 
 SAMPLER_SEED = 0
 RATES, DECAYS, NOISES, DROPOUTS = (3e-4, 1e-2), (1e-4, 1e-1), (0.0, 0.4), (0.0, 0.5)
+_MOST_FOLDS = 5  # that training pixels are divided into
+_NOTHING_LEFT_OUT = "no class has training pixels that could be left out"
 _FOLD_DRAW = 2  # another stream than those of prediction sets and of `model = "auto"`
 
 
@@ -38,18 +41,42 @@ class Tuned:
     record: dict[str, Any]
 
 
-def tune(
-    scene: xr.DataArray, labels: xr.DataArray, split: Split, settings: Settings, tuning: Tuning, device: str
-) -> Tuned:
-    """Try settings on folds of the training pixels, the given ones first, and return the best.
+@dataclass
+class _Search:
+    """The trials of a seed: its own settings, Optuna's study, the folds of its training pixels, and what has been tried."""
 
-    Labels of other than training pixels are taken away before anything else.
+    own: Settings
+    study: Any
+    folds: list[Split]
+    best: Settings
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    chosen: int = 0
+
+    def take(self, settings: Settings, accuracy: float) -> None:
+        """Note what settings gave."""
+        if accuracy > max((entry["accuracy"] for entry in self.tried), default=-1.0):
+            self.best, self.chosen = settings, len(self.tried)
+        self.tried.append({"changes": _changes(settings, self.own), "accuracy": accuracy})
+
+
+def tune(
+    scene: xr.DataArray,
+    labels: xr.DataArray,
+    splits: Mapping[int, Split],
+    settings: Mapping[int, Settings],
+    tuning: Tuning,
+    device: str,
+) -> dict[int, Tuned]:
+    """Try settings on folds of each seed's training pixels, the given ones first, and return the best of each seed.
+
+    Labels of pixels that train in none of the splits are taken away before anything else. Seeds that try the same settings train
+    together, which they do as long as Optuna has no trials to learn from.
 
     Args:
         scene: `(band, y, x)`.
         labels: `(y, x)` class ids.
-        split: Which of them train.
-        settings: What trials change.
+        splits: Which of them train, of each seed.
+        settings: What trials change, of each seed to be tuned.
         tuning: How many trials, and on how many folds.
         device: torch's name of a device.
 
@@ -59,26 +86,34 @@ def tune(
     """
     optuna = _optuna()
     start = time.perf_counter()
-    known = labels.copy(data=np.where(split.train, labels.values, 0))
-    folds = inner_splits(scene, known, split, settings)[: tuning.folds]
-    record: dict[str, Any] = {"trials": 0, "folds": len(folds), "sampler_seed": SAMPLER_SEED, "tried": []}
-    if not folds:
-        reason = "no class has training pixels that could be left out"
-        return Tuned(settings, record | {"reason": reason, "seconds": 0.0})
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=SAMPLER_SEED))
-    study.enqueue_trial(_own(settings, tuning))
-    best = settings
+    searches, found = {}, {}
+    known = {seed: labels.copy(data=np.where(splits[seed].train, labels.values, 0)) for seed in settings}
+    for seed, own in settings.items():
+        folds = inner_splits(scene, known[seed], splits[seed], own)[: tuning.folds]
+        if not folds:
+            found[seed] = Tuned(own, {**_record([]), "reason": _NOTHING_LEFT_OUT, "seconds": 0.0})
+            continue
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=SAMPLER_SEED))
+        study.enqueue_trial(_own(own, tuning))
+        searches[seed] = _Search(own, study, folds, own)
+    shown = labels.copy(data=np.max([known[seed].values for seed in known], axis=0)) if known else labels
     for number in range(tuning.trials):
-        trial = study.ask()
-        tried = _suggested(trial, settings, tuning)
-        tried = settings if number == 0 else tried
-        accuracy = _accuracy(scene, known, folds, tried, device)
-        if accuracy > max((entry["accuracy"] for entry in record["tried"]), default=-1.0):
-            best, record["chosen"] = tried, number
-        record["tried"].append({"changes": _changes(tried, settings), "accuracy": accuracy})
-        study.tell(trial, accuracy)
-    seconds = round(time.perf_counter() - start, 2)
-    return Tuned(best, record | {"trials": tuning.trials, "seconds": seconds})
+        trials = {seed: search.study.ask() for seed, search in searches.items()}
+        tried = {seed: _suggested(trial, searches[seed].own, tuning) for seed, trial in trials.items()}
+        tried = tried if number else {seed: search.own for seed, search in searches.items()}
+        folds = {seed: search.folds for seed, search in searches.items()}
+        for seed, accuracy in _accuracies(scene, shown, folds, tried, device).items():
+            searches[seed].take(tried[seed], accuracy)
+            searches[seed].study.tell(trials[seed], accuracy)
+    seconds = round((time.perf_counter() - start) / max(len(searches), 1), 2)
+    for seed, search in searches.items():
+        record = {**_record(search.folds), "trials": tuning.trials, "tried": search.tried, "chosen": search.chosen}
+        found[seed] = Tuned(search.best, {**record, "seconds": seconds})
+    return {seed: found[seed] for seed in settings}
+
+
+def _record(folds: list[Split]) -> dict[str, Any]:
+    return {"trials": 0, "folds": len(folds), "sampler_seed": SAMPLER_SEED, "tried": []}
 
 
 def inner_splits(scene: xr.DataArray, labels: xr.DataArray, split: Split, settings: Settings) -> list[Split]:
@@ -106,17 +141,34 @@ def inner_splits(scene: xr.DataArray, labels: xr.DataArray, split: Split, settin
     return parts
 
 
-def _accuracy(scene: xr.DataArray, labels: xr.DataArray, folds: list[Split], settings: Settings, device: str) -> float:
-    """Return the share of the left-out pixels of all folds that are told rightly."""
-    right = total = 0
-    plain = settings.replace(set_coverage=0)
-    for number, classifier in fit_seeds(scene, labels, dict(enumerate(folds)), plain, device=device).items():
-        where = folds[number].test
-        for tile in classifier.tiles(scene, where=where):
-            asked = where[tile.rows, tile.columns]
-            right += int((tile.ids == labels.values[tile.rows, tile.columns])[asked].sum())
-        total += int(where.sum())
-    return right / total
+def _accuracies(
+    scene: xr.DataArray,
+    labels: xr.DataArray,
+    folds: Mapping[int, list[Split]],
+    tried: Mapping[int, Settings],
+    device: str,
+) -> dict[int, float]:
+    """Return, for each seed, the share of the left-out pixels of all its folds that are told rightly."""
+    right, total = dict.fromkeys(tried, 0), dict.fromkeys(tried, 0)
+    left = list(tried)
+    while left:
+        plain = tried[left[0]].replace(set_coverage=0)
+        alike = [seed for seed in left if tried[seed].replace(set_coverage=0, seed=plain.seed) == plain]
+        left = [seed for seed in left if seed not in alike]
+        # A part of each seed has a seed of its own, whatever trains together.
+        parts = {
+            (seed * _MOST_FOLDS + part) % 2**32: (seed, split)
+            for seed in alike
+            for part, split in enumerate(folds[seed])
+        }
+        splits = {number: split for number, (_, split) in parts.items()}
+        for number, classifier in fit_seeds(scene, labels, splits, plain, device=device).items():
+            seed, where = parts[number][0], splits[number].test
+            for tile in classifier.tiles(scene, where=where):
+                asked = where[tile.rows, tile.columns]
+                right[seed] += int((tile.ids == labels.values[tile.rows, tile.columns])[asked].sum())
+            total[seed] += int(where.sum())
+    return {seed: right[seed] / total[seed] for seed in tried}
 
 
 def _own(settings: Settings, tuning: Tuning) -> dict[str, Any]:

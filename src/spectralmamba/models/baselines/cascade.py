@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from spectralmamba.errors import ModelError
+from spectralmamba.models.baselines.layers import recurred_last
 from spectralmamba.models.registry import register_model
 
 
@@ -50,8 +51,8 @@ class CascadedRecurrence(nn.Module):
         """Return logits."""
         spectra = x if self.spatial is None else self.spatial(x).mean((2, 3))  # (B, L)
         groups = pad(spectra, (0, self.padding)).unflatten(1, (self.groups, -1))  # (B, G, L / G)
-        of_groups = self.inside(groups.flatten(0, 1).unsqueeze(2))[1][0]  # (B G, first)
-        return self.head(self.across(of_groups.unflatten(0, (-1, self.groups)))[1][0])
+        of_groups = recurred_last(self.inside, groups.flatten(0, 1).unsqueeze(2))  # (B G, first)
+        return self.head(recurred_last(self.across, of_groups.unflatten(0, (-1, self.groups))))
 
 
 @register_model(presets=("default",))

@@ -58,6 +58,7 @@ class SpatialConvolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
+        x = x.contiguous()  # vmap cannot tell what other memory layouts mean to the normalisation
         return self.head(self.blocks(x).mean((2, 3)))
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from spectralmamba.errors import ModelError
 
+_MOST_SEQUENCES = 2**15  # at a time: with 2^18, cuDNN 9.1 reads beyond its memory, and its workspace grows with them
+
 
 def band_sequence(x: Tensor) -> Tensor:
     """Return spectra `(B, L)` or patches `(B, L, P, P)` as sequences of bands, `(B, L, P²)`."""
     return x.unsqueeze(2) if x.dim() == 2 else x.flatten(2)
+
+
+def recurred(layer: nn.GRU | nn.LSTM, sequences: Tensor) -> Tensor:
+    """Return what a recurrent layer says at each step of each sequence, `(B, T, C)` → `(B, T, M)`, some sequences at a time."""
+    return torch.cat([layer(part)[0] for part in sequences.split(_MOST_SEQUENCES)])
+
+
+def recurred_last(layer: nn.GRU, sequences: Tensor) -> Tensor:
+    """Return what it says in the end, `(B, T, C)` → `(B, M)`, some sequences at a time."""
+    return torch.cat([layer(part)[1][0] for part in sequences.split(_MOST_SEQUENCES)])
 
 
 def need_patch(name: str, patch: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from spectralmamba.models.baselines.layers import band_sequence
+from spectralmamba.models.baselines.layers import band_sequence, recurred
 from spectralmamba.models.registry import register_model
 
 
@@ -27,7 +27,7 @@ class SpectralRecurrence(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        hidden = self.recurrence(band_sequence(x))[0]  # (B, L, M)
+        hidden = recurred(self.recurrence, band_sequence(x))  # (B, L, M)
         return self.head(self.norm(hidden.flatten(1)).tanh())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 
 from spectralmamba import Classifier, map_scene, open_scene
@@ -130,14 +131,22 @@ def test_a_damaged_row_of_the_table_does_not_count(
     assert [row["outcome"] for row in rows(out)] == [MAPPED] * 2
 
 
-def test_scenes_of_other_bands_fail_with_the_reason(
+def test_scenes_of_other_bands_are_resampled_or_fail_with_the_reason(
     classifier: Classifier, scenes: list[Path], tmp_path: Path, small_scene: xr.DataArray
 ) -> None:
-    reversed_ = small_scene.isel(band=slice(None, None, -1))
-    write_scene(reversed_, tmp_path / "scenes" / "d.tif")
-    found = map_scenes(classifier, [tmp_path / "scenes" / "d.tif", scenes[0]], tmp_path / "maps")
-    assert outcomes_of(found) == [FAILED, MAPPED]
-    assert "wavelengths" in found[0].reason
+    write_scene(small_scene.isel(band=slice(None, None, -1)), tmp_path / "scenes" / "d.tif")
+    write_scene(small_scene[:-1], tmp_path / "scenes" / "e.tif")
+    others = [tmp_path / "scenes" / "d.tif", tmp_path / "scenes" / "e.tif"]
+    found = map_scenes(classifier, [*others, scenes[0]], tmp_path / "maps")
+    assert outcomes_of(found) == [MAPPED, FAILED, MAPPED]
+    assert "does not measure" in found[1].reason
+    assert [row["resampled"][:22] for row in rows(tmp_path / "maps")] == ["resampled from d.tif (", "", ""]
+    maps = [(tmp_path / "maps" / f"{name}_map.tif") for name in "da"]
+    with rasterio.open(maps[0]) as reversed_, rasterio.open(maps[1]) as plain:
+        np.testing.assert_array_equal(reversed_.read(), plain.read())
+    found = map_scenes(classifier, others, tmp_path / "maps", resume=True, allow_missing_range=True)
+    assert outcomes_of(found) == [SKIPPED, MAPPED]
+    assert "filled from the other bands" in found[1].resampled
 
 
 def test_two_scenes_of_one_name_and_maps_among_scenes_are_refused(

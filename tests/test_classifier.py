@@ -245,10 +245,13 @@ def test_absurd_sizes_are_refused_without_being_allocated(damage: Any, classifie
 
 def test_a_scene_with_other_bands_is_refused(classifier: Classifier, small_scene: xr.DataArray):
     with pytest.raises(ClassifierError, match="found 19; expected 20"):
-        classifier.predict(small_scene[:-1])
+        classifier.check_scene(small_scene[:-1])
     other = small_scene.assign_coords(wavelength=("band", small_scene["wavelength"].values + 1.5))
     with pytest.raises(ClassifierError, match=r"20 bands lie at other wavelengths.*band 1.*401\.50 nm.*400\.00 nm"):
-        classifier.predict(other)
+        classifier.check_scene(other)
+    unknown = small_scene.assign_coords(wavelength=("band", np.full(20, np.nan)))
+    with pytest.raises(ClassifierError, match=r"found 19; expected 20.*need wavelengths"):
+        classifier.predict(unknown[:-1])
 
 
 def test_wavelengths_within_a_nanometre_or_unknown_pass(classifier: Classifier, small_scene: xr.DataArray):
@@ -264,6 +267,7 @@ def test_a_scene_whose_needed_band_holds_no_data_is_refused(classifier: Classifi
     small_scene.attrs["bad_band_reasons"] = {bad: "only nodata"}
     classifier.predict(small_scene)  # a band that it does not use
     small_scene.attrs["bad_band_reasons"] = {2: "only nodata"}
+    small_scene = small_scene.assign_coords(wavelength=("band", np.full(20, np.nan)))  # else it would be resampled
     with pytest.raises(ClassifierError, match=r"hold no data.*\[2\]"):
         classifier.predict(small_scene)
 

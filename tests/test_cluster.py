@@ -98,6 +98,16 @@ def test_workers_write_the_map_of_one_process(
     assert files.pixels == np.isfinite(scene.values).all(0).sum()
 
 
+def test_workers_resample_a_scene_of_other_bands_themselves(
+    client: distributed.Client, classifier: Classifier, scene: xr.DataArray, out: Path
+) -> None:
+    other = scene.assign_coords(wavelength=scene["wavelength"] + 5)
+    alone = map_scene(classifier, other, out / "alone.tif")
+    for name, held in {"file": other, "dask": other.chunk(y=50, x=70)}.items():
+        files = map_scene(classifier, held, out / f"{name}.tif", tile=64, dask=client)
+        assert files.confidence.read_bytes() == alone.confidence.read_bytes()
+
+
 @pytest.mark.parametrize("held", ["in memory", "by dask", "with a relative path"])
 def test_workers_get_scenes_of_all_kinds(
     client: distributed.Client,

@@ -357,8 +357,11 @@ def test_a_folder_without_permission_is_refused(classifier: Classifier, small_sc
 
 
 def test_another_scene_or_no_tile_is_refused(classifier: Classifier, small_scene: xr.DataArray, tmp_path: Path):
-    with pytest.raises(ClassifierError, match="number of bands"):
+    with pytest.raises(ClassifierError, match="does not measure"):
         map_scene(classifier, small_scene[1:], tmp_path / "map.tif")
+    unknown = small_scene.assign_coords(wavelength=("band", np.full(20, np.nan)))
+    with pytest.raises(ClassifierError, match="number of bands"):
+        map_scene(classifier, unknown[1:], tmp_path / "map.tif")
     with pytest.raises(OutputError, match="at least 1 pixel"):
         map_scene(classifier, small_scene, tmp_path / "map.tif", tile=0)
     assert names(tmp_path) == []

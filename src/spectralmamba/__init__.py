@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from spectralmamba.mapping import map_scene
     from spectralmamba.models import create_model, list_models
     from spectralmamba.ranks import compare_ranks
-    from spectralmamba.scenes import open_labels, open_scene, simulate_scene
+    from spectralmamba.scenes import open_labels, open_scene, resample_scene, simulate_scene
     from spectralmamba.settings import Settings
     from spectralmamba.splits import Split, split_disjoint, split_masks, split_random
     from spectralmamba.suggestions import suggest
@@ -53,6 +53,7 @@ _HOMES = {
     "open_scene": "scenes",
     "paired_tests": "comparison",
     "recommend_settings": "training",
+    "resample_scene": "scenes",
     "simulate_scene": "scenes",
     "split_disjoint": "splits",
     "split_masks": "splits",
@@ -85,6 +86,7 @@ __all__ = [
     "open_scene",
     "paired_tests",
     "recommend_settings",
+    "resample_scene",
     "simulate_scene",
     "split_disjoint",
     "split_masks",

@@ -23,6 +23,7 @@ from spectralmamba.mapping import map_scene
 from spectralmamba.scenes import open_scene
 from spectralmamba.scenes.opening import is_one_scene, is_product_folder, is_remote
 from spectralmamba.scenes.products.finding import stands_for_product
+from spectralmamba.scenes.resampling import resampled_in_words
 from spectralmamba.scenes.scene import file_state, path_state
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Outcome:
         bytes: Size of that file.
         changed: When that file last changed, in ns; of a Zarr store a number that changes with its files.
         classifier: Fingerprint of the classifier.
+        resampled: What it was resampled from and to; empty if it has the classifier's bands.
     """
 
     scene: str
@@ -61,6 +63,7 @@ class Outcome:
     bytes: int = 0
     changed: int = 0
     classifier: str = ""
+    resampled: str = ""
 
 
 def names_several(place: Path) -> bool:
@@ -117,6 +120,7 @@ def map_scenes(
     on_tile: Callable[[int, int], None] | None = None,
     dask: str | Client | None = None,
     precision: Precision = "float32",
+    allow_missing_range: bool = False,
 ) -> list[Outcome]:
     """Map scenes one after the other; one that fails does not stop the others.
 
@@ -140,6 +144,7 @@ def map_scenes(
         on_tile: As `map_scene` has it, of the scene that is being mapped.
         dask: As `map_scene` has it; scenes are still mapped one after the other.
         precision: As `map_scene` has it.
+        allow_missing_range: As `map_scene` has it.
 
     Raises:
         ClusterError: The cluster does not answer or cannot do the work; this stops the job.
@@ -178,10 +183,12 @@ def map_scenes(
         earlier = known.get(scene)
         outcome = _skipped(earlier, file, fingerprint) if resume and earlier is not None else None
         if outcome is None:
-            start, state, pixels, reason = time.perf_counter(), {}, 0, ""
+            start, state, pixels, reason, resampled = time.perf_counter(), {}, 0, "", ""
             try:
                 opened = open_scene(scene, **opening)
                 state = file_state(opened)
+                opened = classifier.adapt_scene(opened, allow_missing_range=allow_missing_range)
+                resampled = resampled_in_words(opened) or ""
                 pixels = map_scene(classifier, opened, file, keep_unfinished=True, on_tile=on_tile, **options).pixels
             except cluster.ClusterError:  # the other scenes would fare no better
                 raise
@@ -198,6 +205,7 @@ def map_scenes(
                 round(time.perf_counter() - start, 2),
                 **state,
                 classifier=fingerprint,
+                resampled=resampled,
             )
             known[scene] = outcome
             _append(out / TABLE, outcome)

@@ -30,6 +30,9 @@ from spectralmamba.models.prediction_sets import PredictionSets
 from spectralmamba.pixels import Pixels
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
 from spectralmamba.scenes.palette import rgb
+from spectralmamba.scenes.resampling import apply_resampling, find_resampling
+from spectralmamba.scenes.sensors import SpectralBands
+from spectralmamba.scenes.statistics import sample_windows
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
 from spectralmamba.tiling import choose_tile
 from spectralmamba.transforms import InputTransform
@@ -38,6 +41,9 @@ FORMAT = "spectralmamba-classifier/1"
 # Wavelengths of a scene may differ from the training scene's by this much: products print them to 0.01 nm or so, and
 # calibrations of one sensor drift by tenths of a nanometre.
 WAVELENGTH_TOLERANCE_NM = 1.0
+# Mean values of two scenes that differ by this factor are of other units: dark water and snow differ by less.
+_OTHER_UNITS = 30
+_UNITS_SAMPLE = 1 << 20  # values that are looked at for that
 _SMALL = 1 << 20  # elements that a tensor may have in any case
 _CARD_KEYS = ("format", "classes", "bands", "normalisation", "settings", "split", "scores", "versions", "data", "model")
 
@@ -150,43 +156,63 @@ class Classifier:
             module.load_state_dict(part, assign=True)
         return cls(network.eval(), transform, card, novelty if has_novelty else None, sets).to(find_device(device))
 
-    def predict(self, scene: xr.DataArray) -> xr.DataArray:
+    def predict(self, scene: xr.DataArray, *, allow_missing_range: bool = False) -> xr.DataArray:
         """Return the class id of each pixel, `(y, x)` uint16 with 0 for nodata, on the scene's grid.
 
         Of a scene that Dask holds (`scene.chunks` is not None) this, like probabilities and sets, is lazy: chunks are computed when
         they are asked for, to the same bits.
+
+        Args:
+            scene: `(band, y, x)`, as `adapt_scene` takes it.
+            allow_missing_range: As `adapt_scene` has it.
+
+        Raises:
+            ClassifierError: As `adapt_scene` has it.
         """
-        result = self._of_whole(scene, "ids", np.uint16, 0)
+        result = self._of_whole(self.adapt_scene(scene, allow_missing_range=allow_missing_range), "ids", np.uint16, 0)
         attrs = {"class_names": self.class_names, "class_colors": self.class_colors}
         return xr.DataArray(result, dims=("y", "x"), coords=_grid_coordinates(scene), attrs=attrs, name="class")
 
-    def predict_proba(self, scene: xr.DataArray) -> xr.DataArray:
-        """Return class probabilities, `(class, y, x)` float32 with NaN for nodata, on the scene's grid."""
+    def predict_proba(self, scene: xr.DataArray, *, allow_missing_range: bool = False) -> xr.DataArray:
+        """Return class probabilities, `(class, y, x)` float32 with NaN for nodata, on the scene's grid.
+
+        Args:
+            scene: `(band, y, x)`, as `adapt_scene` takes it.
+            allow_missing_range: As `adapt_scene` has it.
+
+        Raises:
+            ClassifierError: As `adapt_scene` has it.
+        """
+        scene = self.adapt_scene(scene, allow_missing_range=allow_missing_range)
         result = self._of_whole(scene, "probabilities", np.float32, np.nan, of_classes=True)
         coordinates = _grid_coordinates(scene) | {"class": self.classes}
         return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="probability")
 
-    def predict_sets(self, scene: xr.DataArray) -> xr.DataArray:
+    def predict_sets(self, scene: xr.DataArray, *, allow_missing_range: bool = False) -> xr.DataArray:
         """Return which classes each pixel may have, bool `(class, y, x)` with none at nodata, on the scene's grid.
 
+        Args:
+            scene: `(band, y, x)`, as `adapt_scene` takes it.
+            allow_missing_range: As `adapt_scene` has it.
+
         Raises:
-            ClassifierError: The classifier has no prediction sets, or the scene has other bands.
+            ClassifierError: The classifier has no prediction sets, or as `adapt_scene` has it.
         """
         if self.sets is None:
             raise ClassifierError(
                 "the classifier has no prediction sets",
                 remedy="Train with set_coverage above 0 and a class of at least 2 labels in different places.",
             )
+        scene = self.adapt_scene(scene, allow_missing_range=allow_missing_range)
         result = self._of_whole(scene, "sets", bool, False, of_classes=True)
         coordinates = _grid_coordinates(scene) | {"class": self.classes}
         return xr.DataArray(result, dims=("class", "y", "x"), coords=coordinates, name="prediction set")
 
     def _of_whole(self, scene: xr.DataArray, name: str, dtype: type, nodata: float, of_classes: bool = False) -> Any:
-        """Return what tiles have under a name, of the whole scene: `(H, W)`, or `(K, H, W)`."""
+        """Return what tiles have under a name, of the whole of a scene in the classifier's bands: `(H, W)`, or `(K, H, W)`."""
         if scene.chunks is not None:
             from spectralmamba.cluster import lazily
 
-            self.check_scene(scene)
             return lazily(self, scene, name, dtype, of_classes)
         result = np.full((*(len(self.classes),) * of_classes, *scene.shape[1:]), nodata, dtype)
         for tile in self.tiles(scene):
@@ -202,6 +228,7 @@ class Classifier:
         workers: int | None = None,
         skip: Callable[[slice, slice], bool] | None = None,
         precision: Precision = "float32",
+        allow_missing_range: bool = False,
     ) -> Iterator[Tile]:
         """Classify a scene tile by tile; the next one is read while one is computed.
 
@@ -209,7 +236,7 @@ class Classifier:
         tiles nor the number of workers.
 
         Args:
-            scene: `(band, y, x)`, with the bands that the classifier was trained with.
+            scene: `(band, y, x)`, as `adapt_scene` takes it.
             size: Rows and columns of a tile, read at a time with a halo of the patch's reach; rounded up to whole blocks of 64
                 on a CPU and 256 on a GPU. None follows the blocks of the scene's file.
             batch_size: Pixels the network takes at a time; None chooses for the device.
@@ -217,12 +244,13 @@ class Classifier:
             workers: Threads that compute on a CPU; as many as torch has if None.
             skip: Tells by its rows and columns whether a tile is not wanted.
             precision: Of matrix products in the network, on a GPU: "float16" is faster and changes a label in some thousands.
+            allow_missing_range: As `adapt_scene` has it.
 
         Raises:
-            ClassifierError: The scene has other bands.
+            ClassifierError: As `adapt_scene` has it.
             SettingsError: The device does not have the precision.
         """
-        self.check_scene(scene)
+        scene = self.adapt_scene(scene, allow_missing_range=allow_missing_range)
         if size is None:
             size = choose_tile(self, scene, workers=workers)
         size = (size, size) if isinstance(size, int) else size
@@ -243,6 +271,86 @@ class Classifier:
         normalised = pixels.with_values(self.transform(pixels.values))
         return inference.look_at(self, normalised, positions, batch_size).probabilities
 
+    @property
+    def spectral_bands(self) -> SpectralBands:
+        """The bands of the scene that it was trained with; those that it uses are the good ones."""
+        entry = self.card["bands"]
+        wavelength, fwhm = (
+            np.array([np.nan if value is None else value for value in entry[what]], np.float64)
+            for what in ("wavelength", "fwhm")
+        )
+        good = np.zeros(entry["count"], bool)
+        good[self.bands] = True
+        return SpectralBands("the classifier", wavelength, fwhm, good, self.card["data"].get("file", ""))
+
+    def adapt_scene(self, scene: xr.DataArray, *, allow_missing_range: bool = False) -> xr.DataArray:
+        """Return a scene in the classifier's bands: itself if it has them, else resampled by wavelength and width, lazily.
+
+        `attrs["resampled"]` then tells from what to what. A scene that Dask holds is not looked at for its units.
+
+        Args:
+            scene: `(band, y, x)`, with the bands of the training scene, or with wavelengths.
+            allow_missing_range: Take a scene without good bands in a range that the classifier uses: its bands there become what
+                the other bands and the training scene suggest, see `InputTransform.completion`.
+
+        Raises:
+            ClassifierError: The bands differ, and scene or classifier has no wavelengths; the scene lacks a range; or its values
+                are of other units than those of the training scene.
+            SceneError: The scene measures in no band of the classifier.
+        """
+        try:
+            self.check_scene(scene)
+        except ClassifierError:
+            source, target = SpectralBands.of_scene(scene), self.spectral_bands
+            known = np.isfinite(source.wavelength[source.good]).any()
+            if not known or not np.isfinite(target.wavelength[target.good]).all():
+                raise
+        else:
+            return scene
+        resampling = find_resampling(source, target)
+        missing = resampling.missing & target.good
+        if (
+            missing.any() and not missing[target.good].all()
+        ):  # where all are, nothing can be filled: it is refused below
+            if not allow_missing_range:
+                raise ClassifierError(
+                    "the scene does not measure in ranges that the classifier uses",
+                    file=scene.attrs.get("source"),
+                    found=f"no good band at {', '.join(resampling.ranges(target, missing))}",
+                    expected="good bands there",
+                    remedy="Take it all the same with --allow-missing-range (allow_missing_range=True): what is missing is filled "
+                    "from the other bands.",
+                )
+            weights, offset = self.transform.completion(torch.from_numpy(missing[self.bands]))
+            of_all = np.zeros((len(weights), len(missing)))
+            of_all[:, self.bands] = weights.numpy()
+            resampling = resampling.fill(missing, of_all, offset.numpy())
+        adapted = apply_resampling(scene, target, resampling)
+        if scene.chunks is None:
+            self._check_units(adapted)
+        return adapted
+
+    def _check_units(self, scene: xr.DataArray) -> None:
+        """Compare the size of some values of a scene in the classifier's bands with that of the training scene's.
+
+        Raises:
+            ClassifierError: They differ by more than ground and light can make them.
+        """
+        chunks = scene.encoding.get("preferred_chunks", {})
+        block = int(chunks.get("y", 1)), int(chunks.get("x", scene.sizes["x"]))
+        places, _ = sample_windows(scene.shape, block, _UNITS_SAMPLE)  # type: ignore[arg-type]
+        parts = [scene.isel(band=self.bands, y=rows, x=columns).values.ravel() for rows, columns in places]
+        found, expected = _mean_size(np.concatenate(parts)), _mean_size(self.transform.mean.cpu().numpy())
+        if found and expected and not 1 / _OTHER_UNITS < found / expected < _OTHER_UNITS:
+            raise ClassifierError(
+                "the scene seems to have other units than the one that the classifier was trained with",
+                file=scene.attrs.get("source"),
+                found=f"values of about {found:.2g}",
+                expected=f"about {expected:.2g}",
+                remedy="Give both as reflectance from 0 to 1, by the scale in the ENVI header (reflectance scale factor) or the "
+                "GeoTIFF; or train on this one.",
+            )
+
     def check_scene(self, scene: xr.DataArray) -> None:
         """Check that a scene has the bands that the classifier was trained with.
 
@@ -256,7 +364,7 @@ class Classifier:
                 file=source,
                 found=scene.sizes["band"],
                 expected=bands["count"],
-                remedy="Use a scene of the same product, or train on this one.",
+                remedy="Use a scene of the same product, or train on this one. Scenes of other sensors need wavelengths.",
             )
         trained = np.array([np.nan if value is None else value for value in bands["wavelength"]])
         here = scene["wavelength"].values
@@ -268,7 +376,7 @@ class Classifier:
                 file=source,
                 found=f"{here[first]:.2f} nm",
                 expected=f"{trained[first]:.2f} nm within {WAVELENGTH_TOLERANCE_NM} nm",
-                remedy="Use a scene of the same sensor, or train on this one.",
+                remedy="Bring it to the classifier's bands with `spectralmamba resample`, or train on this one.",
             )
         missing = [
             number for number in bands["used"] if NO_DATA in scene.attrs.get("bad_band_reasons", {}).get(number, "")
@@ -280,6 +388,12 @@ class Classifier:
 
 
 NO_DATA = "only nodata"
+
+
+def _mean_size(values: np.ndarray) -> float:
+    """Return the mean of what values are without their sign, 0 if none is finite."""
+    finite = np.abs(values[np.isfinite(values)], dtype=np.float64)
+    return float(finite.mean()) if finite.size else 0.0
 
 
 def build_network(model: dict[str, Any], bands: int, classes: int) -> nn.Module:
@@ -426,9 +540,10 @@ def _check_card(card: dict[str, Any]) -> None:
         rgb(entry["color"])
         if not isinstance(entry["name"], str):
             raise TypeError(f"class {entry['id']} without a name")
-    wavelength = card["bands"]["wavelength"]
-    if len(wavelength) != count or not all(value is None or isinstance(value, int | float) for value in wavelength):
-        raise ValueError(f"wavelengths that are not numbers of {count} bands")
+    for what in ("wavelength", "fwhm"):
+        values = card["bands"][what]
+        if len(values) != count or not all(value is None or isinstance(value, int | float) for value in values):
+            raise ValueError(f"{what} that is no number for each of {count} bands")
     if type(card["model"]["patch"]) is not int or not isinstance(card["model"]["options"], dict):
         raise TypeError("a patch that is not a whole number, or options that are no table")
     if card["model"]["name"] in SIMPLE_MODELS:

@@ -31,6 +31,7 @@ from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.ortho_maps import put_on_map_grid
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
+from spectralmamba.scenes.resampling import resampled_in_words
 from spectralmamba.scenes.scene import file_state
 from spectralmamba.scenes.writing import class_sidecar_xml
 from spectralmamba.scenes.zarr_store import is_store, zarr_package
@@ -152,6 +153,7 @@ def map_scene(
     dask: str | Client | None = None,
     precision: Precision = "float32",
     ortho: bool = True,
+    allow_missing_range: bool = False,
 ) -> MapFiles:
     """Classify a scene and write the map, over one that is there.
 
@@ -161,7 +163,8 @@ def map_scene(
 
     Args:
         classifier: From `fit` or `Classifier.load`.
-        scene: `(band, y, x)`, with the classifier's bands.
+        scene: `(band, y, x)`, as `Classifier.adapt_scene` takes it. If it is resampled to the classifier's bands, the map says so
+            in its tag RESAMPLED.
         path: The class map, "map.tif"; layers go to "map_confidence.tif", "map_novelty.tif" and "map_set_size.tif" beside it. Or a
             Zarr store for all of them, "map.zarr".
         tile: Rows and columns that are read at a time; None follows the blocks of the scene's file and the memory.
@@ -177,9 +180,10 @@ def map_scene(
         precision: Of matrix products in the network, on a GPU: "float16" is faster and changes a label in some thousands. The map
             says so in its tag MODEL.
         ortho: Put the map of a scene in the geometry of a sensor on the product's map grid (EMIT); else it keeps the scene's.
+        allow_missing_range: As `Classifier.adapt_scene` has it.
 
     Raises:
-        ClassifierError: The scene has other bands.
+        ClassifierError: As `Classifier.adapt_scene` has it.
         ClusterError: The cluster does not answer, has another version of this package, or does not see the map's folder.
         SettingsError: The device does not have the precision.
         MissingPackageError: `dask` is given, and distributed is not installed.
@@ -190,7 +194,7 @@ def map_scene(
     if tile is not None and tile < 1:
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
     client: Any = dask  # an address has become a client
-    classifier.check_scene(scene)
+    scene = classifier.adapt_scene(scene, allow_missing_range=allow_missing_range)
     check_precision(precision, classifier)
     classes_path = Path(path)
     _check_writable(classes_path, scene)
@@ -336,10 +340,12 @@ def _profile(scene: xr.DataArray) -> dict[str, Any]:
 def _provenance(classifier: Classifier, scene: xr.DataArray, precision: str) -> dict[str, str]:
     model = classifier.card["model"]
     preset = "" if model["name"] in SIMPLE_MODELS else f"preset {model['preset']}, "
+    resampled = resampled_in_words(scene)
     return {
         "SOFTWARE": f"spectralmamba {classifier.card['versions']['spectralmamba']}",
         "MODEL": f"{model['name']}, {preset}patch {model['patch']}{', float16' if precision == 'float16' else ''}",
         "SCENE": Path(str(scene.attrs.get("source", "in memory"))).name,
+        **({"RESAMPLED": resampled} if resampled else {}),
     }
 
 

@@ -38,6 +38,26 @@ class InputTransform(nn.Module):
         standard = (image - self.mean[:, None, None]).mul_(self.inverse_sd[:, None, None])
         return torch.addmm(self.offset, standard.flatten(1).mT, self.matrix).unflatten(0, image.shape[1:])
 
+    def completion(self, missing: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what best stands for bands that are missing: weights `(m, L)` of the others, and summands `(m,)`, float64.
+
+        It is what makes a transformed spectrum shortest, so as near to the training mean as the other bands let it be. With plain
+        standardisation that is the training mean of the band; with whitening it is the mean of the band given the others, as
+        they vary together inside a field.
+
+        Args:
+            missing: Which bands are, bool `(L,)`; not all of them.
+        """
+        matrix, inverse_sd, mean = (values.double().cpu() for values in (self.matrix, self.inverse_sd, self.mean))
+        missing = missing.cpu()
+        length = (
+            matrix @ matrix.mT
+        )  # of a standardised spectrum z the transformed one has the square length z length zᵀ
+        of_standard = -torch.linalg.solve(length[missing][:, missing], length[missing][:, ~missing])  # (m, L - m)
+        weights = torch.zeros(len(of_standard), len(mean), dtype=torch.float64)
+        weights[:, ~missing] = of_standard * inverse_sd[~missing] / inverse_sd[missing, None]
+        return weights, mean[missing] - weights @ mean
+
 
 def learn_transform(
     values: Tensor, statistics: Tensor, pairs: Tensor, settings: Settings, sharper: float = 1.0

@@ -23,6 +23,7 @@ from spectralmamba.cli.commands.info import info
 from spectralmamba.cli.commands.map import map_command
 from spectralmamba.cli.commands.models import models
 from spectralmamba.cli.commands.report import report
+from spectralmamba.cli.commands.resample import resample
 from spectralmamba.cli.commands.simulate import simulate
 from spectralmamba.cli.commands.suggest import suggest
 from spectralmamba.cli.commands.train import run_all, train
@@ -67,6 +68,7 @@ app.command()(compare)
 app.command()(experiment)
 app.command()(areas)
 app.command()(models)
+app.command()(resample)
 app.command()(simulate)
 app.add_typer(data, name="data")
 

@@ -47,6 +47,14 @@ Keep = Annotated[
 WaterBands = Annotated[
     bool, typer.Option("--water-bands", help="Use also the bands of a product in which water vapour absorbs.")
 ]
+AllowMissingRange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing-range",
+        help="Take also a scene of another sensor that does not measure in a range that the classifier uses: its bands there are "
+        "filled from the others.",
+    ),
+]
 LabelVariable = Annotated[str | None, typer.Option(help="The labels' variable in a MATLAB file that holds several.")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column of a vector file that holds the class.")]
 LabelLayer = Annotated[str | None, typer.Option(help="The labels' layer in a vector file that has several.")]

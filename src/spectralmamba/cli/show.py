@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import xarray as xr
+
+    from spectralmamba.classifier import Classifier
     from spectralmamba.evaluation import Scores
     from spectralmamba.splits import Split
     from spectralmamba.training import Progress
@@ -31,6 +34,24 @@ def say_files(**files: Path) -> None:
     """Print where each file was written."""
     for what, file in files.items():
         console.print(f"{what}: {escape(str(file))}")
+
+
+def adapted_aloud(classifier: Classifier, scene: xr.DataArray, allow_missing_range: bool) -> xr.DataArray:
+    """Return a scene in the classifier's bands, and say what was resampled."""
+    adapted = classifier.adapt_scene(scene, allow_missing_range=allow_missing_range)
+    if adapted is not scene:
+        say_resampled(adapted)
+    return adapted
+
+
+def say_resampled(scene: xr.DataArray) -> None:
+    """Print what a scene was resampled from and to, and what was assumed."""
+    from spectralmamba.scenes.resampling import resampled_in_words
+
+    text = resampled_in_words(scene) or ""
+    console.print(f"{text[:1].upper()}{escape(text[1:])}.")
+    for note in scene.attrs["notes"]:
+        console.print(f"Note: {escape(note)}")
 
 
 def split_in_words(split: Split | None, patch: int) -> str:

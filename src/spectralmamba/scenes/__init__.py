@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spectralmamba.scenes.labels import open_labels
     from spectralmamba.scenes.opening import open_scene
+    from spectralmamba.scenes.resampling import resample_scene
     from spectralmamba.scenes.scene import good_values, has_georeference, valid_mask
     from spectralmamba.scenes.simulate import simulate_scene
 
-__all__ = ["good_values", "has_georeference", "open_labels", "open_scene", "simulate_scene", "valid_mask"]
+__all__ = [
+    "good_values",
+    "has_georeference",
+    "open_labels",
+    "open_scene",
+    "resample_scene",
+    "simulate_scene",
+    "valid_mask",
+]
 
 _ROOMS = {
     "good_values": "scene",
     "has_georeference": "scene",
     "open_labels": "labels",
     "open_scene": "opening",
+    "resample_scene": "resampling",
     "simulate_scene": "simulate",
     "valid_mask": "scene",
 }

@@ -180,6 +180,9 @@ def _reasons(
     bad = (np.flatnonzero(~good_in_file) + 1).tolist()
     reasons = {band: known.get(band, "marked bad in the file (bbl 0)") for band in bad}
     finite = np.isfinite(values)
+    for band in bad:
+        if band not in known and not finite[band - 1].any():
+            reasons[band] += f", only nodata{where}"
     for band in np.flatnonzero(good_in_file & ~finite.any(axis=1)).tolist():
         reasons[band + 1] = f"only nodata{where}"
     candidates = [band for band in range(len(values)) if band + 1 not in reasons]

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+from zlib import crc32
 
 import numpy as np
+import rasterio
 import xarray as xr
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
 from spectralmamba.errors import OutputError
 from spectralmamba.files import atomic_output, write_text
 from spectralmamba.scenes.palette import rgb
+from spectralmamba.scenes.resampling import resampled_in_words
+from spectralmamba.scenes.scene import BLOCK_VALUES
 
 _REFLECTANCE_SCALE = 10_000  # the usual one of 16-bit reflectance products
+_TILE = 256  # pixels on a side
 # Column of the attribute table, GDALRATFieldType and GDALRATFieldUsage.
 _TABLE_COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
@@ -40,7 +48,7 @@ def write_scene(scene: xr.DataArray, path: str | os.PathLike[str], *, as_integer
         OutputError: The file cannot be written, or a value does not fit int16.
     """
     path = Path(path)
-    nodata = float(scene.rio.encoded_nodata if scene.rio.encoded_nodata is not None else -9999)
+    nodata = _nodata(scene)
     profile = _profile(scene, np.int16 if as_integer else np.float32, nodata)
     with raster_output(path, profile) as target:
         if as_integer:
@@ -51,6 +59,80 @@ def write_scene(scene: xr.DataArray, path: str | os.PathLike[str], *, as_integer
             target.write(_to_int16(values, nodata, path) if as_integer else _fill_nodata(values, nodata), number)
             target.update_tags(number, **_band_tags(band))
     return path
+
+
+def write_large_scene(
+    scene: xr.DataArray, path: str | os.PathLike[str], on_window: Callable[[int, int], None] | None = None
+) -> Path:
+    """Write a scene as GeoTIFF of float32, like `write_scene` but window by window, in memory that does not grow with the scene.
+
+    Args:
+        scene: (band, y, x), physical values, NaN where nodata.
+        path: The file to write; it appears whole or not at all.
+        on_window: Called after each window with the number of pixels done and in all.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The file cannot be written.
+        SceneError: The scene's file cannot be read any more.
+    """
+    path, windows = Path(path), _windows(scene.shape)
+    with atomic_output(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            sums = _write_windows(scene, temporary, windows, on_window)
+            # GDAL keeps silent about a write that fails while it closes a file.
+            with rasterio.open(temporary) as written:
+                for (rows, columns), expected in zip(windows, sums, strict=True):
+                    if crc32(written.read(window=Window.from_slices(rows, columns)).data) != expected:
+                        raise RasterioError("a part of the written file differs from what was to be written")
+        except (RasterioError, CPLE_BaseError, SystemError) as error:
+            raise OutputError(
+                "cannot write the scene",
+                file=path,
+                found=f"{error}; {shutil.disk_usage(path.parent).free} bytes free",
+                expected=f"up to {scene.dtype.itemsize * scene.size} bytes free",
+                remedy="Free some space or choose another folder; nothing was left under the final name.",
+            ) from error
+    return path
+
+
+def _write_windows(
+    scene: xr.DataArray,
+    file: Path,
+    windows: list[tuple[slice, slice]],
+    on_window: Callable[[int, int], None] | None,
+) -> list[int]:
+    """Write a scene and what it says of its bands; return the checksum of each window."""
+    nodata, sums, done = _nodata(scene), [], 0
+    with rasterio.open(file, "w", **_profile(scene, np.float32, nodata)) as target:
+        for number in range(1, target.count + 1):
+            target.update_tags(number, **_band_tags(scene.isel(band=number - 1)))
+        if resampled := resampled_in_words(scene):
+            target.update_tags(RESAMPLED=resampled)
+        if "acquisition_time" in scene.attrs:
+            target.update_tags(acquisition_time=scene.attrs["acquisition_time"])
+        for rows, columns in windows:
+            values = _fill_nodata(np.asarray(scene[:, rows, columns].values, np.float32), nodata)
+            target.write(values, window=Window.from_slices(rows, columns))
+            sums.append(crc32(np.ascontiguousarray(values).data))
+            done += values[0].size
+            if on_window is not None:
+                on_window(done, scene[0].size)
+    return sums
+
+
+def _windows(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Return windows that cover a scene: the file's tiles, or of smaller ones, which are in strips, some rows."""
+    bands, height, width = shape
+    rows, columns = (_TILE, _TILE) if min(height, width) >= _TILE else (max(1, BLOCK_VALUES // (bands * width)), width)
+    return [
+        (slice(top, min(top + rows, height)), slice(left, min(left + columns, width)))
+        for top in range(0, height, rows)
+        for left in range(0, width, columns)
+    ]
 
 
 def write_labels(labels: xr.DataArray, path: str | os.PathLike[str]) -> Path:
@@ -128,10 +210,14 @@ def class_sidecar_xml(class_names: Mapping[int, str], class_colors: Mapping[int,
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
+def _nodata(scene: xr.DataArray) -> float:
+    return float(scene.rio.encoded_nodata if scene.rio.encoded_nodata is not None else -9999)
+
+
 def _profile(array: xr.DataArray, dtype: type, nodata: float) -> dict[str, Any]:
     height, width = array.sizes["y"], array.sizes["x"]
     # GDAL wants tiles in multiples of 16; a raster smaller than a tile is better off in strips.
-    tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
+    tiling = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE} if min(height, width) >= _TILE else {}
     return {
         "driver": "GTiff",
         "height": height,

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from spectralmamba.cli.options import (
+    AllowMissingRange,
     BandAxis,
     Device,
     Format,
@@ -24,7 +25,7 @@ from spectralmamba.cli.options import (
     opening_options,
 )
 from spectralmamba.cli.prepare import open_labels_aloud
-from spectralmamba.cli.show import console, print_scores, split_in_words
+from spectralmamba.cli.show import adapted_aloud, console, print_scores, split_in_words
 from spectralmamba.errors import OutputError
 
 
@@ -47,6 +48,7 @@ def evaluate(
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
+    allow_missing_range: AllowMissingRange = False,
     device: Device = "auto",
 ) -> None:
     """Score a classifier on labels: overall and average accuracy, kappa, and each class."""
@@ -60,8 +62,7 @@ def evaluate(
     from spectralmamba.scenes import open_scene
 
     classifier = Classifier.load(model, device)
-    opened = open_scene(scene, **opening_options(options))
-    classifier.check_scene(opened)
+    opened = adapted_aloud(classifier, open_scene(scene, **opening_options(options)), allow_missing_range)
     ids = open_labels_aloud(options, opened)
     split = None if all_labels else split_beside(model, ids)
     if split is None:

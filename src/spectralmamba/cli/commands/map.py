@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from spectralmamba.cli.options import BandAxis, Device, Format, Keep, ModelFile, Variable, WaterBands, opening_options
-from spectralmamba.cli.show import console, errors, pixel_bar, say_files
+from spectralmamba.cli.options import (
+    AllowMissingRange,
+    BandAxis,
+    Device,
+    Format,
+    Keep,
+    ModelFile,
+    Variable,
+    WaterBands,
+    opening_options,
+)
+from spectralmamba.cli.show import adapted_aloud, console, errors, pixel_bar, say_files
 from spectralmamba.errors import OutputError, SceneError
 from spectralmamba.memory import bytes_of
 
@@ -80,12 +90,15 @@ def map_command(
     format: Format = None,
     keep: Keep = None,
     water_bands: WaterBands = False,
+    allow_missing_range: AllowMissingRange = False,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files of that name.")] = False,
 ) -> None:
     """Classify whole scenes and write maps as cloud-optimised GeoTIFFs, or one as a Zarr store.
 
     A run that was stopped or killed goes on with --resume, and ends in the same bytes.
+
+    A scene of other wavelengths than the classifier's is resampled to its bands.
 
     Of several scenes one that fails does not stop the others, and --resume skips those that are mapped.
     """
@@ -102,6 +115,7 @@ def map_command(
         "resume": resume,
         "dask": dask,
         "precision": precision,
+        "allow_missing_range": allow_missing_range,
     }
     out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
     if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:
@@ -118,7 +132,8 @@ def _map_many(load: Callable[[], Classifier], places: list[Path], folder: Path, 
         raise OutputError("this is a file, not a folder for maps", file=folder, remedy="Choose another --out.")
 
     def say(outcome: Outcome) -> None:
-        console.print(f"{outcome.outcome}: {escape(outcome.scene)}")
+        resampled = f" ({outcome.resampled})" if outcome.resampled else ""
+        console.print(f"{outcome.outcome}: {escape(outcome.scene + resampled)}")
 
     try:
         with pixel_bar("map") as advance:
@@ -152,7 +167,8 @@ def _map_one(
     for file in (out, *layer_files(out).values()):
         if file.exists() and not overwrite and not (options["resume"] and is_unfinished(out)):
             raise OutputError("this file exists", file=file, remedy="Choose another --out or add --overwrite.")
-    classifier, opened = load(), open_scene(scene, **opening)
+    classifier = load()
+    opened = adapted_aloud(classifier, open_scene(scene, **opening), allow_missing_range=options["allow_missing_range"])
     try:
         with pixel_bar("map") as advance:
             files = map_scene(classifier, opened, out, keep_unfinished=True, on_tile=advance, **options)

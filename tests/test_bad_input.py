@@ -306,7 +306,9 @@ def test_features_train_and_the_chosen_column_is_used(
     out: Path,
     example: Example,
 ) -> None:
-    answer = run(example.scene, polygons("fields.gpkg"), out, "--label-column", "crop")
+    words = (example.scene, polygons("fields.gpkg"), out, "--label-column", "crop")
+    assert_refused(run(*words), "every class lies in a single field", "second polygon", "at random", out=out)
+    answer = run(*words, "--split", "random")
     assert answer.code == 0, answer
     assert "maize" in answer.out
 

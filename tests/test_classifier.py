@@ -192,7 +192,7 @@ NEEDED = ("format", "classes", "bands", "model", "versions", "prediction_sets")
 
 def test_a_card_without_any_of_its_keys_is_refused(classifier_file: Path):
     card, tensors = read(classifier_file)
-    for key in card.keys() - {"self_training", "choice"}:  # which older files lack
+    for key in card.keys() - {"self_training", "choice", "labels"}:  # which older files lack
         save_file(tensors, classifier_file, {"card": json.dumps({k: v for k, v in card.items() if k != key})})
         assert_refused(classifier_file)
 

@@ -445,3 +445,88 @@ def test_labels_that_cannot_be_divided_are_refused(labels, message):
 
 def test_nan_is_unlabelled():
     np.testing.assert_array_equal(class_ids(np.array([np.nan, 3.0])), [0, 3])
+
+
+# Fields --------------------------------------------------------------------------------------------
+
+
+def drawn(image, numbers):
+    """Labels that say which polygon each pixel is of."""
+    return xr.DataArray(image, dims=("y", "x"), coords={"field": (("y", "x"), np.where(image > 0, numbers, 0))})
+
+
+@st.composite
+def drawn_labels(draw):
+    """Labels whose pixels belong to a few polygons of one class each, apart or beside each other; numbers not contiguous."""
+    image = draw(label_images())
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    numbers = np.zeros(image.shape, int)
+    for class_id in np.unique(image[image > 0]):
+        own = 10 * class_id + 3 * generator.integers(0, draw(st.integers(1, 5)), image.shape)
+        numbers[image == class_id] = own[image == class_id]
+    return drawn(image, numbers)
+
+
+@given(drawn_labels(), ODD_PATCHES, st.integers(0, 9), st.sampled_from([None, 0, 1]))
+@settings(deadline=None, max_examples=60)
+def test_no_field_has_pixels_on_both_sides(labels, patch, seed, buffer):
+    split = try_split(split_disjoint, labels, method="fields", patch=patch, seed=seed, buffer=buffer)
+    fields = labels.coords["field"].values
+    assert not set(fields[split.train]) & set(fields[split.test])
+    assert not set(fields[split.training_side & (fields > 0)]) & set(fields[split.test])
+    for class_id, count in split.record["fields"].items():
+        own = labels.values == int(class_id)
+        assert count["train"] == len(set(fields[split.train & own]))
+        assert count["test"] == len(set(fields[split.test & own]))
+    assert json.loads(json.dumps(split.record)) == split.record
+
+
+def test_fields_beside_each_other_are_kept_whole_where_regions_would_be_one(fields):
+    image = np.kron([[1, 2], [1, 2]], np.ones((6, 6), int))
+    numbers = np.kron([[1, 2], [3, 4]], np.ones((6, 6), int))
+    with pytest.raises(SplitError, match="single region"):
+        split_disjoint(image, method="regions")
+    split = split_disjoint(drawn(image, numbers), method="fields", buffer=0)
+    assert split.record["method"] == "fields"
+    assert split.record["fields"] == {"1": {"train": 1, "test": 1}, "2": {"train": 1, "test": 1}}
+    assert "2 fields train and 2 test (class 1: 1 and 1, class 2: 1 and 1)" in split.summary()
+    again = split_disjoint(image, method="fields", fields=numbers, buffer=0)
+    np.testing.assert_array_equal(split.train, again.train)
+
+
+def test_a_class_of_one_field_trains_and_is_said_to_be_untested(fields):
+    numbers = np.kron(np.arange(1, 25).reshape(4, 6), np.ones((8, 8), int))
+    fields[1:5, 1:5] = 9
+    numbers[1:5, 1:5] = 99
+    split = split_disjoint(drawn(fields, numbers), method="fields", buffer=0)
+    assert split.record["fields"]["9"] == {"train": 1, "test": 0}
+    assert "class 9 lies in a single field, which trains" in split.record["notes"]
+    assert "class 9 has no test pixels: it is learned but not tested" in split.record["notes"]
+
+
+def test_one_field_for_every_class_is_refused_with_what_can_be_done():
+    image = np.kron([[1, 2]], np.ones((6, 6), int))
+    with pytest.raises(SplitError, match=r"every class lies in a single field.*second polygon.*single parts"):
+        split_disjoint(drawn(image, image), method="fields")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"method": "fields"}, "do not say which pixels are one field.*regions"),
+        ({"method": "fields", "fields": np.ones((3, 3), int)}, "differ in shape"),
+        ({"method": "fields", "fields": np.zeros((32, 48), int)}, "of no field; found 1176"),
+        ({"method": "regions", "fields": np.ones((32, 48), int)}, "belong to the method fields"),
+    ],
+)
+def test_fields_that_cannot_be_are_refused(fields, arguments, said):
+    with pytest.raises(SplitError, match=said):
+        split_disjoint(fields, **arguments)
+
+
+def test_a_random_split_says_how_many_polygons_are_on_both_sides(fields):
+    numbers = np.kron(np.arange(1, 25).reshape(4, 6), np.ones((8, 8), int))
+    note = split_random(drawn(fields, numbers), fraction=0.5).record["notes"][-1]
+    assert note.startswith("pixels of one polygon train and test in 24 of 24 fields")
+    alone = np.arange(1, fields.size + 1).reshape(fields.shape)
+    assert split_random(drawn(fields, alone), fraction=0.5).record["notes"] == []

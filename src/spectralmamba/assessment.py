@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from spectralmamba.areas import LEVEL, AreaEstimates, estimate_areas
 from spectralmamba.errors import LabelError, OutputError
 from spectralmamba.files import write_json, write_text
 from spectralmamba.scenes.class_rasters import ClassRaster, read_class_raster
+from spectralmamba.scenes.class_tables import ClassTable
 from spectralmamba.scenes.labels import open_labels
+from spectralmamba.scenes.merging import Merge
 from spectralmamba.scenes.pixel_areas import pixel_areas
 from spectralmamba.scenes.tables import burn_table
 from spectralmamba.scenes.vectors import is_vector
@@ -83,6 +85,12 @@ def assess(
     variable: str | None = None,
     column: str | None = None,
     layer: str | None = None,
+    all_touched: bool = False,
+    shrink: float = 0.0,
+    point_radius: float = 0.0,
+    classes: str | os.PathLike[str] | ClassTable | None = None,
+    merge: Merge | None = None,
+    drop: Sequence[str | int] = (),
     level: float = LEVEL,
 ) -> Assessment:
     """Estimate accuracies and class areas of a map from a reference sample that is stratified by its classes.
@@ -97,6 +105,12 @@ def assess(
         variable: Variable of a .mat file of reference labels.
         column: Column of the class in a vector file or table.
         layer: Layer of a vector file.
+        all_touched: As `open_labels` takes it, for polygons.
+        shrink: As `open_labels` takes it, for polygons.
+        point_radius: As `open_labels` takes it, for points of a vector file.
+        classes: Names of the reference's classes, as `open_labels` takes them.
+        merge: Classes of the reference that become one, as `open_labels` takes them.
+        drop: Classes of the reference that are left out.
         level: Confidence level of the intervals.
 
     Raises:
@@ -105,29 +119,41 @@ def assess(
     """
     mapped = read_class_raster(Path(map_file))
     names = {id_: name for id_, name in mapped.names.items() if id_ > 0}
-    ids, left_out, notes = _read_reference(reference, mapped, names, variable=variable, column=column, layer=layer)
+    options = {"variable": variable, "column": column, "layer": layer, "all_touched": all_touched, "shrink": shrink}
+    options |= {"point_radius": point_radius, "classes": classes, "merge": merge, "drop": drop}
+    ids, left_out, notes = _read_reference(reference, mapped, names, options)
     sizes, unit, of_pixels = _mapped_areas(mapped)
     unmapped = (ids > 0) & (mapped.ids == 0)
     used = (ids > 0) & (mapped.ids > 0)
     present = sorted({*sizes, *np.unique(ids[used]).tolist()})
     position = np.searchsorted(present, mapped.ids[used]) * len(present) + np.searchsorted(present, ids[used])
     counts = np.bincount(position, minlength=len(present) ** 2).reshape(len(present), -1)
-    classes = [{"id": id_, "name": names.get(id_), "color": mapped.colors.get(id_)} for id_ in present]
+    described = [{"id": id_, "name": names.get(id_), "color": mapped.colors.get(id_)} for id_ in present]
     estimates = estimate_areas(
-        counts, [sizes.get(id_, 0.0) for id_ in present], classes=classes, unit=unit, level=level
+        counts, [sizes.get(id_, 0.0) for id_ in present], classes=described, unit=unit, level=level
     )
     left_out = left_out | {"where_nothing_is_mapped": int(unmapped.sum())}
     return Assessment(estimates, [DESIGN, *of_pixels, *notes], left_out)
 
 
 def _read_reference(
-    reference: str | os.PathLike[str], mapped: ClassRaster, names: dict[int, str], **options: str | None
+    reference: str | os.PathLike[str], mapped: ClassRaster, names: dict[int, str], options: dict[str, Any]
 ) -> tuple[NDArray[np.int64], dict[str, int], list[str]]:
     """The reference as the map's ids `(H, W)`, what was left out of it, and notes; new names are added to `names`."""
     path = Path(reference)
     if path.suffix.lower() == ".csv":
         if options["variable"] is not None or options["layer"] is not None:
             raise LabelError("a table has neither variables nor layers", file=path, remedy="Leave the option out.")
+        given = [
+            name for name in ("all_touched", "shrink", "point_radius", "classes", "merge", "drop") if options[name]
+        ]
+        if given:
+            raise LabelError(
+                "a reference table is taken as it is",
+                file=path,
+                found=" and ".join(given).replace("_", " "),
+                remedy="Leave the option out, or give the samples as points (GeoPackage).",
+            )
         points = burn_table(path, mapped, options["column"])
         return _by_name(path, points.ids, points.names, mapped, names), points.report, points.notes
     labels = open_labels(reference, _grid(mapped), **options)

@@ -118,7 +118,12 @@ class Run:
                 "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
                 "peak_memory_bytes": peak_memory(),
                 "model": model,
-                "scene": classifier.card["data"] | {"crs": _crs(scene), "label_report": labels.attrs.get("report", {})},
+                "scene": classifier.card["data"]
+                | {
+                    "crs": _crs(scene),
+                    "labels": classifier.card.get("labels"),
+                    "label_report": labels.attrs.get("report", {}),
+                },
             },
         )
         return scores
@@ -164,7 +169,7 @@ class Run:
         )
         classifier.save(self.model)
 
-    def _check_same(self, settings: Settings, split: Split | None) -> None:
+    def _check_same(self, settings: Settings, labels: xr.DataArray, split: Split | None) -> None:
         kept_settings, kept_split = self.folder / "settings.toml", self.folder / "split.tif"
         remedy = "Give the same ones, choose another folder with --out, or begin anew with --overwrite."
         if kept_settings.is_file():
@@ -179,12 +184,28 @@ class Run:
                     remedy=remedy,
                 )
         if kept_split.is_file():
-            stored, _ = Split.load(kept_split)
+            stored, ids = Split.load(kept_split)
             same = split is not None and all(
                 np.array_equal(getattr(stored, mask), getattr(split, mask)) for mask in ("train", "test")
             )
             if not same:
                 raise SettingsError("the folder holds a training with another split", file=kept_split, remedy=remedy)
+            if not np.array_equal(ids, labels.values):
+                raise SettingsError("the folder holds a training with other labels", file=kept_split, remedy=remedy)
+        if self.model.is_file():
+            self._check_same_opening(labels, remedy)
+
+    def _check_same_opening(self, labels: xr.DataArray, remedy: str) -> None:
+        kept, asked = Classifier.load(self.model, "cpu").card.get("labels"), labels.attrs.get("opened_with", {})
+        kept = asked if kept is None else {name: value for name, value in kept.items() if name != "file"}
+        if differing := [name for name in {**kept, **asked} if kept.get(name) != asked.get(name)]:
+            raise SettingsError(
+                "the folder holds a training with labels that were opened in another way",
+                file=self.model,
+                found=", ".join(f"{name} = {kept.get(name)}" for name in differing),
+                expected=", ".join(f"{name} = {asked.get(name)}" for name in differing),
+                remedy=remedy,
+            )
 
     def _logged_seconds(self) -> dict[str, float]:
         """Return what the finished training took by its log; nothing where there is none, since no step was trained."""
@@ -231,7 +252,7 @@ def train_runs(
     classifiers: dict[int, Classifier] = {}
     for seed, run in runs.items():
         if resume:
-            run._check_same(settings.replace(seed=seed), splits[seed])
+            run._check_same(settings.replace(seed=seed), labels, splits[seed])
         if resume and run.model.is_file():
             run.seconds |= run._logged_seconds()
             classifiers[seed] = Classifier.load(run.model, device)

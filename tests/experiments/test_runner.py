@@ -296,6 +296,30 @@ def test_files_are_data_too_and_masks_their_standard_split(tmp_path):
     assert not run(plan.with_seeds([0]), tmp_path / "out").failed
 
 
+def test_polygons_are_divided_whole_and_other_polygons_are_another_data_set(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    from rasterio.features import shapes
+    from shapely.geometry import shape
+
+    scene, labels = simulate_scene(rows=24, columns=24, bands=20, classes=3, seed=1)
+    write_scene(scene, tmp_path / "scene.tif")
+    found = list(shapes(labels.values.astype(np.int32), mask=labels.values > 0, transform=labels.rio.transform()))
+    fields = geopandas.GeoDataFrame(
+        {"crop": [int(id_) for _, id_ in found]}, geometry=[shape(outline) for outline, _ in found], crs=labels.rio.crs
+    )
+    fields.to_file(tmp_path / "labels.gpkg")
+    text = SMALL.replace("simulated = ", 'scene = "scene.tif"\nlabels = "labels.gpkg"\n#')
+    plan = small_plan(tmp_path, text.replace('"random"\nper_class = 5', '"fields"\nbuffer = 0'))
+    loaded = load(plan.runs[0].data, None)
+    split = loaded.split(plan.runs[0].split, 0)
+    numbers = loaded.labels.coords["field"].values
+    assert split.record["method"] == "fields"
+    assert not set(numbers[split.train]) & set(numbers[split.test])
+    before = loaded.fingerprint()
+    loaded.labels.coords["field"].values[numbers == numbers.max()] = 1
+    assert loaded.fingerprint() != before
+
+
 def test_a_section_of_a_document_is_replaced(done, tmp_path):
     _, _, tables = done
     path = tmp_path / "page.md"

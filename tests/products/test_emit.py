@@ -8,10 +8,11 @@ from affine import Affine
 from cut_files import check_refused_or_whole
 from make_emit import GEOTRANSFORM, MASKS_V1, MASKS_V2, NAME, make_emit, make_mask
 
-from spectralmamba import map_scene
-from spectralmamba.errors import SceneError
+from spectralmamba import map_scene, open_labels
+from spectralmamba.errors import LabelError, SceneError
 from spectralmamba.scenes import has_georeference, open_scene, valid_mask
 from spectralmamba.scenes.products.emit import orthorectify
+from spectralmamba.splits import Split
 
 
 def test_the_scene_is_in_the_geometry_of_the_sensor(tmp_path):
@@ -211,3 +212,75 @@ def test_files_cut_at_every_64th_are_refused_or_read_whole(tmp_path):
             path.write_bytes(content[: len(content) * part // 64])
             check_refused_or_whole(tmp_path, path, whole)
         path.write_bytes(content)
+
+
+# Labels ------------------------------------------------------------------------------------------
+
+
+def located(shapes, **columns):
+    """Features that are given in pixels (column, row) of the map grid."""
+    geopandas = pytest.importorskip("geopandas")
+    from shapely import affinity
+
+    left, width, _, top, _, height = GEOTRANSFORM
+    placed = [affinity.affine_transform(shape, [width, 0, 0, height, left, top]) for shape in shapes]
+    return geopandas.GeoDataFrame(columns, geometry=placed, crs="EPSG:4326").to_crs("EPSG:32612")
+
+
+def test_polygons_and_points_reach_the_sensors_pixels_through_the_look_up_table(tmp_path):
+    from shapely.geometry import Point, box
+
+    made = make_emit(tmp_path)
+    scene = open_scene(tmp_path)
+    shapes = [box(1.6, 3.6, 4.4, 6.4), Point(6.5, 2.5), box(20, 20, 22, 22), Point(0.5, 0.5)]
+    labels = open_labels(located(shapes, crop=["beet", "wheat", "beet", "beet"]), scene)
+    expected = np.zeros((9, 7), int)
+    for row, column in [(row, column) for row in range(4, 6) for column in range(2, 4)]:
+        expected[abs(made.glt_y[row, column]) - 1, abs(made.glt_x[row, column]) - 1] = 1
+    expected[abs(made.glt_y[2, 6]) - 1, abs(made.glt_x[2, 6]) - 1] = 2
+    np.testing.assert_array_equal(labels, expected)
+    assert labels.attrs["report"]["outside_scene"] == 2  # one beside the map grid, one where nothing was measured
+    fields = labels.coords["field"].values
+    assert len(np.unique(fields)) == 3
+    np.testing.assert_array_equal(fields > 0, expected > 0)
+    assert labels.rio.crs is None
+
+
+def test_a_pixel_of_the_sensor_that_gets_two_classes_is_left_out_and_counted(tmp_path):
+    from shapely.geometry import Point
+
+    made = make_emit(tmp_path)
+    assert (made.glt_y[9:, 4] == 9).all()  # several rows of the map grid show the last line
+    shapes = [Point(4.5, 9.5), Point(4.5, 10.5), Point(2.5, 5.5)]
+    labels = open_labels(located(shapes, id=[1, 2, 1]), open_scene(tmp_path))
+    assert labels.attrs["report"]["conflicting_pixels"] == 1
+    assert labels.values[8, 3] == 0
+    assert (labels.values > 0).sum() == 1
+
+
+def test_features_beside_the_map_grid_are_refused_with_both_extents(tmp_path):
+    from shapely.geometry import Point
+
+    make_emit(tmp_path)
+    with pytest.raises(LabelError, match=r"lies in the scene; found features in x .*expected the scene's x -110\.5"):
+        open_labels(located([Point(400, 400)], id=[1]), open_scene(tmp_path))
+
+
+def test_one_command_leads_from_polygons_to_a_map_in_the_geometry_of_the_sensor(tmp_path):
+    from shapely.geometry import box
+
+    from cli_example import command_line
+
+    made = make_emit(tmp_path / "emit", shape=(16, 14), ortho_shape=(17, 15))
+    shapes = [box(column, row, column + 3, row + 3) for row in (3, 8, 12) for column in (2, 6, 11)]
+    fields = tmp_path / "fields.gpkg"
+    located(shapes, crop=["beet", "wheat"] * 4 + ["beet"]).to_file(fields)
+    words = ("--model", "label_propagation", "--patch", 1, "--out", tmp_path / "out")
+    answer = command_line("run", made.path, fields, *words)
+    assert answer.code == 0, answer
+    split, ids = Split.load(tmp_path / "out" / "split.tif")
+    assert ids.shape == (16, 14)
+    assert split.record["method"] == "fields"
+    assert sum(count["train"] + count["test"] for count in split.record["fields"].values()) == 9
+    with rasterio.open(tmp_path / "out" / "map.tif") as file:
+        assert file.shape == ids.shape

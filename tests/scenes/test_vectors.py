@@ -6,39 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from rasterio.transform import Affine
-from shapely import affinity
 from shapely.geometry import LineString, MultiPoint, MultiPolygon, Point, Polygon, box
+from vector_example import COLUMNS, ROTATED, ROWS, TRANSFORM, features, make_scene
 
 from spectralmamba.errors import LabelError, MissingPackageError
 from spectralmamba.scenes.labels import open_labels
 from spectralmamba.scenes.opening import open_scene
 from spectralmamba.scenes.vectors import apply_affine
 
-geopandas = pytest.importorskip("geopandas")
-
-ROWS, COLUMNS = 8, 10
-TRANSFORM = Affine(10, 0, 390_000, 0, -10, 5_820_000)
-ROTATED = Affine(8, 6, 390_000, 6, -8, 5_820_000)
-UTM = "EPSG:32633"
-
-
-def make_scene(transform: Affine | None = TRANSFORM, crs: str | None = UTM) -> xr.DataArray:
-    """A scene of one band whose pixel (0, 0) is nodata."""
-    values = np.ones((1, ROWS, COLUMNS), np.float32)
-    values[0, 0, 0] = np.nan
-    scene = xr.DataArray(values, dims=("band", "y", "x"), coords={"band": [1], "good": ("band", [True])})
-    if transform is not None:
-        scene = scene.rio.write_transform(transform)
-    return scene if crs is None else scene.rio.write_crs(crs)
-
-
-def features(shapes: list[Any], transform: Affine = TRANSFORM, crs: str | None = UTM, **columns: list[Any]) -> Any:
-    """A GeoDataFrame of shapes that are given in pixels (column, row)."""
-    a, b, c, d, e, f = transform[:6]
-    located = [None if shape is None else affinity.affine_transform(shape, [a, b, d, e, c, f]) for shape in shapes]
-    return geopandas.GeoDataFrame(columns, geometry=located, crs=crs)
+pytest.importorskip("geopandas")
 
 
 def test_a_polygon_labels_the_pixels_whose_centre_it_holds():
@@ -174,11 +151,14 @@ def test_features_elsewhere_are_refused_with_both_extents():
         open_labels(features([box(100, 1, 101, 2)], id=[1]), make_scene())
 
 
-def test_exchanged_coordinates_are_recognised():
-    given = features([Point(1, 1)], id=[1]).to_crs("EPSG:4326")
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp"])
+@pytest.mark.parametrize("shape", [Point(1, 1), box(1, 1, 4, 3)], ids=["point", "polygon"])
+def test_longitude_and_latitude_that_are_exchanged_are_recognised(tmp_path: Path, suffix: str, shape: Any):
+    given = features([shape], id=[1]).to_crs("EPSG:4326")
     swapped = given.set_geometry(given.geometry.transform(lambda xy: xy[:, ::-1]))
-    with pytest.raises(LabelError, match="x and y swapped"):
-        open_labels(swapped, make_scene())
+    swapped.to_file(tmp_path / f"l{suffix}")
+    with pytest.raises(LabelError, match=r"lies in the scene.*With x and y swapped they would lie in it"):
+        open_labels(tmp_path / f"l{suffix}", make_scene())
 
 
 def test_projected_coordinates_under_a_geographic_name_are_recognised(tmp_path: Path):

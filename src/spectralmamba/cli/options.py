@@ -58,6 +58,49 @@ AllowMissingRange = Annotated[
 LabelVariable = Annotated[str | None, typer.Option(help="The labels' variable in a MATLAB file that holds several.")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column of a vector file that holds the class.")]
 LabelLayer = Annotated[str | None, typer.Option(help="The labels' layer in a vector file that has several.")]
+AllTouched = Annotated[
+    bool,
+    typer.Option(
+        "--all-touched", help="Polygons label every pixel that they meet, not only those whose centre they hold."
+    ),
+]
+Shrink = Annotated[
+    float,
+    typer.Option(
+        help="Make polygons smaller by so many pixels on all sides before, against mixed pixels at their edges.", min=0
+    ),
+]
+PointRadius = Annotated[
+    float,
+    typer.Option(
+        help="Points label also every pixel whose centre lies within so many pixels; 0 is the one pixel they lie in.",
+        min=0,
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        help="Names and colours of the labels' classes: a table (.csv) with the columns id, name and colour, or a QGIS style "
+        "(.qml).",
+        show_default=False,
+    ),
+]
+Merge = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--merge",
+        help='Classes of the labels, by name or id, that become one: "wheat,barley=cereal"; may be given several times.',
+        show_default=False,
+    ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drop",
+        help="A class of the labels, by name or id, that is left out; may be given several times.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")]
 
 
@@ -70,3 +113,29 @@ def opening_options(options: dict[str, Any]) -> dict[str, Any]:
         "keep": options["keep"] or (),
         "water_bands": options["water_bands"],
     }
+
+
+_OF_LABELS = {
+    "variable": "label_variable",
+    "column": "label_column",
+    "layer": "layer",
+    "all_touched": "all_touched",
+    "shrink": "shrink",
+    "point_radius": "point_radius",
+    "classes": "classes",
+    "merge": "merge",
+    "drop": "drop",
+}
+
+
+def label_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return of a command's options those that `open_labels` takes."""
+    from spectralmamba.scenes.merging import parse_merges
+
+    found = {name: options[option] for name, option in _OF_LABELS.items()}
+    return found | {"merge": parse_merges(options["merge"] or []), "drop": options["drop"] or []}
+
+
+def given_label_options(options: dict[str, Any]) -> list[str]:
+    """Return the names of a command's options for labels that were given, as the user writes them."""
+    return [f"--{option.replace('_', '-')}" for option in _OF_LABELS.values() if options[option]]

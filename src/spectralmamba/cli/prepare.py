@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from spectralmamba.cli.options import opening_options
+from spectralmamba.cli.options import given_label_options, label_options, opening_options
 from spectralmamba.cli.show import console, split_in_words, training_bar
-from spectralmamba.cli.split_options import check_split_options, make_split
+from spectralmamba.cli.split_options import check_split_options, make_split, with_usual_split
 from spectralmamba.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
     scene = open_scene(options["scene"], **opening_options(options))
     _check_patch(settings.patch, scene)
     labels = open_labels_aloud(options, scene)
+    options = with_usual_split(options, labels)
     splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}
     if options["settings"] is None:
         patch, settings = settings.patch, _recommended(options, scene, labels, splits[seeds[0]])
@@ -213,13 +214,48 @@ def open_labels_aloud(options: dict[str, Any], scene: xr.DataArray) -> xr.DataAr
     """Open the labels and say what the user should know of them."""
     from spectralmamba.scenes import open_labels
 
-    labels = open_labels(
-        options["labels"],
-        scene,
-        variable=options["label_variable"],
-        column=options["label_column"],
-        layer=options["layer"],
-    )
+    return _said(open_labels(options["labels"], scene, **label_options(options)))
+
+
+def open_labels_as_trained(options: dict[str, Any], scene: xr.DataArray, classifier: Classifier) -> xr.DataArray:
+    """Open labels that a classifier is scored on, and say what the user should know of them.
+
+    Without options for labels, the file that it was trained with is opened as it was then. Classes given as text are those of
+    that name that the classifier knows, for their ids follow from a file's own names otherwise.
+    """
+    from spectralmamba.scenes import open_labels
+    from spectralmamba.scenes.class_tables import ClassTable
+    from spectralmamba.scenes.vectors import is_vector
+
+    file = options["labels"]
+    arguments: dict[str, Any]
+    kept = dict(classifier.card.get("labels") or {})
+    if kept.pop("file", None) != file.name or given_label_options(options):
+        arguments = label_options(options)
+    else:
+        arguments = kept | {"classes": ClassTable.of_classes(kept["classes"]) if "classes" in kept else None}
+        if kept:
+            console.print(f"The labels are opened as in training: {escape(_opened_in_words(kept))}.")
+    if arguments["classes"] is None and is_vector(file):
+        arguments["classes"] = ClassTable.of_classes(classifier.card["classes"], "the classifier")
+    return _said(open_labels(file, scene, **arguments))
+
+
+def _opened_in_words(arguments: dict[str, Any]) -> str:
+    parts = []
+    for name, value in arguments.items():
+        words = name.replace("_", " ")
+        if name == "classes":
+            words = "names and ids of its class table"
+        elif name == "merge":
+            words = "; ".join(f"merge {','.join(map(str, listed))}={new}" for new, listed in value.items())
+        elif value is not True:
+            words += f" {','.join(map(str, value)) if isinstance(value, list) else value}"
+        parts.append(words)
+    return ", ".join(parts)
+
+
+def _said(labels: xr.DataArray) -> xr.DataArray:
     for name, count in labels.attrs["report"].items():
         if count:
             console.print(f"Labels left out, {name.replace('_', ' ')}: {count}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
+from spectralmamba.cli.show import console
 from spectralmamba.errors import LabelError, SplitError
 
 if TYPE_CHECKING:
@@ -12,12 +13,14 @@ if TYPE_CHECKING:
 
     from spectralmamba.splits import Split
 
+_USUAL = "random"
 _USUAL_PER_CLASS = 10
 _APART = ("per_class", "train_fraction", "buffer")
 _SPLIT_OPTIONS = {
     "random": ("per_class", "fraction"),
     "blocks": (*_APART, "block_size"),
     "regions": _APART,
+    "fields": _APART,
     "columns": (*_APART, "boundary"),
     "rows": (*_APART, "boundary"),
     "masks": ("train_mask", "test_mask"),
@@ -27,7 +30,12 @@ _SPLIT_OPTIONS = {
 
 def check_split_options(options: dict[str, Any], scored: bool) -> None:
     """Refuse what contradicts itself, and options that the split would not read."""
+    from spectralmamba.scenes.vectors import is_vector
+
     split = options["split"]
+    if split is None and is_vector(options["labels"]):  # with_usual_split chooses when they are open, and asks again
+        return
+    split = _USUAL if split is None else split
     if split not in _SPLIT_OPTIONS:
         close = difflib.get_close_matches(split, _SPLIT_OPTIONS, n=1)
         raise SplitError(
@@ -56,6 +64,22 @@ def check_split_options(options: dict[str, Any], scored: bool) -> None:
         )
     if options["per_class"] is not None and options["fraction"] is not None:
         raise SplitError("--per-class and --fraction exclude each other", remedy="Give one of them.")
+
+
+def with_usual_split(options: dict[str, Any], labels: xr.DataArray) -> dict[str, Any]:
+    """Return the options with the split that is usual for the labels where none is asked for; say where it is not random."""
+    from spectralmamba.splits import has_wide_fields
+
+    if options["split"] is not None:
+        return options
+    chosen = "fields" if options["fraction"] is None and has_wide_fields(labels) else _USUAL
+    check_split_options(options | {"split": chosen}, scored=False)
+    if chosen == "fields":
+        console.print(
+            "Each polygon or wide point trains or tests as a whole (--split fields); --split random would draw training pixels "
+            "in all of them."
+        )
+    return options | {"split": chosen}
 
 
 def _flag(name: str) -> str:

@@ -54,11 +54,13 @@ class Loaded:
         return split_random(self.labels, seed=seed, **spec.arguments)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the scene's values, which bands are good, labels and standard split."""
+        """Return the SHA-256 of the scene's values, which bands are good, labels with their fields, and standard split."""
         digest = hashlib.sha256(json.dumps([*self.scene.shape]).encode())
         for rows in row_blocks(self.scene):
             digest.update(np.ascontiguousarray(self.scene.isel(y=rows).values, np.float32).data)
         arrays = [self.scene["good"].values, self.labels.values]
+        # Equal pixels may be drawn as other polygons, which a split into fields divides in another way.
+        arrays += [self.labels.coords["field"].values] if "field" in self.labels.coords else []
         arrays += [] if self.standard is None else [self.standard.train, self.standard.test]
         for array in arrays:
             digest.update(np.ascontiguousarray(array, np.int32).data)

@@ -32,11 +32,12 @@ _SPLIT_KEYS = {
     "standard": (),
     "blocks": ("per_class", "train_fraction", "buffer", "block_size"),
     "regions": ("per_class", "train_fraction", "buffer"),
+    "fields": ("per_class", "train_fraction", "buffer"),
     "columns": ("per_class", "train_fraction", "buffer", "boundary"),
     "rows": ("per_class", "train_fraction", "buffer", "boundary"),
 }
 DEFAULT_FOLDS = 5
-APART = ("blocks", "regions", "columns", "rows")
+APART = ("blocks", "regions", "fields", "columns", "rows")
 _NETWORK_KEYS = ("patch", "preset", "model_options", "settings", "recommended")
 _SIMPLE_KEYS = ("features", "window", "normalisation")
 _MODEL_KEYS = ("name", "model", "published", "data")

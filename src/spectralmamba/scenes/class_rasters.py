@@ -47,6 +47,10 @@ class ClassRaster:
     transform: Affine | None = None
     notes: list[str] = field(default_factory=list)
 
+    def present(self) -> dict[int, str]:
+        """Name of each class that has a pixel, by ascending id."""
+        return {int(id_): self.names.get(id_) or f"class {id_}" for id_ in np.unique(self.ids) if id_ > 0}
+
 
 def read_class_raster(path: Path, variable: str | None = None) -> ClassRaster:
     """Read a class raster: .mat, .npy, ENVI classification, GeoTIFF, PNG or whatever else GDAL opens.

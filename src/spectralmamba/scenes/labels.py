@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,9 +16,11 @@ from rasterio.transform import Affine
 
 from spectralmamba.errors import LabelError
 from spectralmamba.scenes.class_rasters import ClassRaster, read_class_raster
+from spectralmamba.scenes.class_tables import ClassTable, read_class_table
+from spectralmamba.scenes.merging import Merge, merge_and_drop
 from spectralmamba.scenes.palette import default_colors
 from spectralmamba.scenes.scene import has_georeference, valid_mask
-from spectralmamba.scenes.vectors import apply_affine, burn_vectors, is_vector
+from spectralmamba.scenes.vectors import BurnRule, apply_affine, burn_vectors, is_vector
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -33,12 +35,21 @@ def open_labels(
     variable: str | None = None,
     column: str | None = None,
     layer: str | None = None,
+    all_touched: bool = False,
+    shrink: float = 0.0,
+    point_radius: float = 0.0,
+    classes: str | os.PathLike[str] | ClassTable | None = None,
+    merge: Merge | None = None,
+    drop: Sequence[str | int] = (),
 ) -> xr.DataArray:
     """Open labels and bring them onto the scene's grid.
 
     Rasters (.mat, .npy, GeoTIFF, ENVI classification, .png) must lie on that grid, or on one shifted by whole pixels if
     both have a georeference; without it they must have the scene's shape. Points and polygons (GeoPackage, GeoJSON,
-    Shapefile, FlatGeobuf, GeoDataFrame) are burned into the grid.
+    Shapefile, FlatGeobuf, GeoDataFrame) are burned into the grid; for a scene in the geometry of a sensor (EMIT), into its
+    map grid, from which the look-up table leads to the sensor's pixels.
+
+    A class table names classes first; then classes are merged, or left out.
 
     Args:
         path: The file, or a GeoDataFrame.
@@ -46,23 +57,39 @@ def open_labels(
         variable: Variable of a .mat file, needed if several could be meant.
         column: Column of points or polygons that holds the class, needed if several could be meant.
         layer: Layer of a vector file, needed if several have geometry.
+        all_touched: Whether a polygon labels every pixel that it meets, not only those whose centre it holds.
+        shrink: By how many pixels polygons are first made smaller on all sides, against mixed pixels at their edges.
+        point_radius: In pixels: a point labels the pixel it lies in, and every pixel whose centre lies within this distance.
+        classes: Names, colours and, for classes given as text, ids: a file as `read_class_table` takes it, or what it returned.
+        merge: Names of new classes, and the names or ids of the classes that each is made of: `{"cereal": ["wheat", "barley"]}`.
+        drop: Names or ids of classes to leave out.
 
     Returns:
         (y, x) int32 class ids, 0 unlabelled. `attrs`: `class_names` `{id: name}` and `class_colors` `{id: "#rrggbb"}`,
         complete for the ids present; `report`, counts of what was left out (`outside_scene`, `on_nodata`,
-        `conflicting_pixels`, and for vectors `too_small`, `without_class`, `without_geometry`); `source`; `notes`,
-        sentences that the user should read.
+        `conflicting_pixels`; for vectors `too_small`, `without_class`, `without_geometry`, and with `shrink` `shrunk_away`; with
+        `drop` `in_dropped_classes`); `source`; `notes`, sentences that the user should read; `opened_with`, the arguments that
+        were not left at their default, ready for JSON. Labels from points and polygons have a coordinate `field` (y, x), int32:
+        which polygon or point each pixel is of, from 1, 0 unlabelled. The parts of a multipart polygon are one field, and so are
+        polygons or points of one class that share a pixel.
 
     Raises:
         LabelError: The labels cannot be read, do not fit the scene, or none is left.
         MissingPackageError: The format needs an optional package.
     """
+    rule = BurnRule(all_touched, shrink, point_radius)
+    table = classes if classes is None or isinstance(classes, ClassTable) else read_class_table(classes)
     if is_vector(path):
         source = "a GeoDataFrame" if hasattr(path, "to_crs") else str(path)
-        found = _burn(path, source, scene, variable, column, layer)
+        found = _burn(path, source, scene, variable, column, layer, rule, table)
     else:
         source = os.fspath(cast("str | os.PathLike[str]", path))
+        _refuse_rule(rule, source)
         found = _align(Path(source), scene, variable, column, layer)
+    options = {"variable": variable, "column": column, "layer": layer, "all_touched": all_touched, "shrink": shrink}
+    options |= {"point_radius": point_radius, "classes": None if table is None else table.to_list()}
+    options |= {"merge": {name: list(listed) for name, listed in (merge or {}).items()}, "drop": list(drop)}
+    found = _regrouped(found, table, merge or {}, drop, source)
     ids, report = found.raster.ids, {"outside_scene": 0, "on_nodata": 0, "conflicting_pixels": 0} | found.report
     if scene is not None:
         on_nodata = (ids > 0) & ~valid_mask(scene)
@@ -83,7 +110,10 @@ def open_labels(
         "report": report,
         "source": source,
         "notes": found.raster.notes,
+        "opened_with": {name: value for name, value in options.items() if value},
     }
+    if found.fields is not None:
+        labels = labels.assign_coords(field=(("y", "x"), np.where(ids > 0, found.fields, 0)))
     return _with_georeference(labels, found.raster)
 
 
@@ -91,10 +121,45 @@ def open_labels(
 class _Found:
     raster: ClassRaster
     report: dict[str, int]
+    fields: np.ndarray | None = None
+
+
+def _regrouped(found: _Found, table: ClassTable | None, merge: Merge, drop: Sequence[str | int], source: str) -> _Found:
+    """The labels with the table's names and colours, then merged and without what is left out."""
+    raster, report = found.raster, found.report
+    if table is not None:
+        raster = table.applied_to(raster)
+    if merge or drop:
+        raster, dropped = merge_and_drop(raster, merge, drop, source)
+        report = report | ({"in_dropped_classes": dropped} if drop else {})
+    if table is not None:
+        listed = table.of(found.raster)
+        missing = [f"{name} ({id_})" for id_, name in raster.present().items() if id_ not in listed]
+        note = [f"Not in {table.source}: {', '.join(missing)}."] if missing else []
+        raster = replace(raster, notes=[*raster.notes, *note])
+    return replace(found, raster=raster, report=report)
+
+
+def _refuse_rule(rule: BurnRule, source: str) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, value in vars(rule).items() if value]
+    if given:
+        raise LabelError(
+            "a class raster has neither polygons nor points",
+            file=source,
+            found=" and ".join(given),
+            remedy="Leave it out, or give points or polygons.",
+        )
 
 
 def _burn(
-    path: Any, source: str, scene: xr.DataArray | None, variable: str | None, column: str | None, layer: str | None
+    path: Any,
+    source: str,
+    scene: xr.DataArray | None,
+    variable: str | None,
+    column: str | None,
+    layer: str | None,
+    rule: BurnRule,
+    table: ClassTable | None,
 ) -> _Found:
     if scene is None:
         raise LabelError("points and polygons need a scene to lie in", file=source, remedy="Give the scene, too.")
@@ -105,11 +170,10 @@ def _burn(
             found=f"--label-variable {variable}",
             remedy="Name the column that holds the class with --label-column.",
         )
-    burned = burn_vectors(path, scene, column=column, layer=layer)
-    raster = ClassRaster(
-        burned.ids, burned.names, crs=scene.rio.crs, transform=scene.rio.transform(), notes=burned.notes
-    )
-    return _Found(raster, burned.report)
+    burned = burn_vectors(path, scene, column=column, layer=layer, rule=rule, table=table)
+    transform = scene.rio.transform() if has_georeference(scene) else None
+    raster = ClassRaster(burned.ids, burned.names, crs=scene.rio.crs, transform=transform, notes=burned.notes)
+    return _Found(raster, burned.report, burned.fields)
 
 
 def _align(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from rasterio.transform import Affine
 
 from spectralmamba.errors import LabelError, MissingPackageError, SpectralMambaError
 from spectralmamba.scenes.class_rasters import HIGHEST_ID
+from spectralmamba.scenes.class_tables import ClassTable
+from spectralmamba.scenes.products.emit import map_grid, swath_pixels
 from spectralmamba.scenes.scene import has_georeference
 
 if TYPE_CHECKING:
@@ -22,7 +25,32 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
 _SAMPLES_SHOWN = 4
-_NO_CLASS = HIGHEST_ID + 1
+
+
+@dataclass(frozen=True)
+class BurnRule:
+    """Which pixels a polygon or point labels; lengths are in pixels, whatever the scene's rotation.
+
+    Attributes:
+        all_touched: A polygon labels every pixel that it meets, not only those whose centre it holds.
+        shrink: Polygons are first made smaller by so much on all sides, against mixed pixels at their edges.
+        point_radius: A point labels the pixel it lies in, and every pixel whose centre lies within this distance.
+
+    Raises:
+        LabelError: A length is negative or not finite.
+    """
+
+    all_touched: bool = False
+    shrink: float = 0.0
+    point_radius: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("shrink", "point_radius"):
+            length = getattr(self, name)
+            if not (math.isfinite(length) and length >= 0):
+                raise LabelError(
+                    f"{name} is a length in pixels", found=f"{name}={length}", expected="a number of at least 0"
+                )
 
 
 @dataclass(frozen=True)
@@ -33,14 +61,18 @@ class BurnedLabels:
         ids: (H, W) int32, 0 unlabelled.
         names: Class names; empty for classes given by number.
         report: What was left out: `outside_scene` (features), `conflicting_pixels`, `without_class` and
-            `without_geometry` (features), `too_small` (polygons that hold no pixel centre).
+            `without_geometry` (features), `too_small` (polygons that label no pixel), and with `shrink` also `shrunk_away`
+            (polygons of which nothing is left).
         notes: What the user should know, sentences.
+        fields: (H, W) int32, which polygon or point labels a pixel, from 1, 0 none; polygons of one class that share pixels are
+            one field. None where nobody asks.
     """
 
     ids: np.ndarray
     names: dict[int, str]
     report: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    fields: np.ndarray | None = None
 
 
 def is_vector(source: object) -> bool:
@@ -49,42 +81,67 @@ def is_vector(source: object) -> bool:
 
 
 def burn_vectors(
-    source: Path | GeoDataFrame, scene: xr.DataArray, *, column: str | None = None, layer: str | None = None
+    source: Path | GeoDataFrame,
+    scene: xr.DataArray,
+    *,
+    column: str | None = None,
+    layer: str | None = None,
+    rule: BurnRule | None = None,
+    table: ClassTable | None = None,
 ) -> BurnedLabels:
     """Burn labelled points and polygons into the scene's grid.
 
-    A polygon labels the pixels whose centre it holds, a point the pixel it lies in. A pixel that gets two classes is
-    left out and counted. Text classes get ids 1 … K in sorted order, numbers are the ids themselves.
+    A polygon labels the pixels whose centre it holds, a point the pixel it lies in, unless the rule says otherwise. A pixel that
+    gets two classes is left out and counted. Numbers are the ids themselves; text classes get the ids of the table, and those
+    that it does not hold follow its highest id in sorted order.
+
+    For a scene in the geometry of a sensor, features are burned into its map grid and carried to the sensor's pixels by the
+    look-up table, as its maps are carried the other way.
 
     Args:
         source: GeoPackage, GeoJSON, Shapefile or FlatGeobuf, or a GeoDataFrame.
-        scene: (band, y, x), with georeference.
+        scene: (band, y, x), with georeference, or with a map grid in `attrs["ortho"]`.
         column: Column of the class; may be left out if only one can be meant.
         layer: Layer of the file; may be left out if only one has geometry.
+        rule: Which pixels are labelled.
+        table: Ids of text classes.
 
     Raises:
         LabelError: The features cannot be read or do not fit, or none lies in the scene.
         MissingPackageError: geopandas is not installed.
     """
     file = None if _is_geodataframe(source) else Path(str(source))
-    remedy = "Give the labels as a raster of the scene's shape, or the scene with its CRS and transform."
-    check_georeference(scene, LabelError, file, remedy)
+    rule, grid = rule or BurnRule(), _grid_of(scene, file)
     features: Any = source if file is None else _read(file, layer)
     notes: list[str] = []
     if column is None:
         column = _only_plausible_column(features, file)
         notes.append(f'The classes were taken from the column "{column}".')
-    ids, names = _class_of_each(features, column, file)
-    shapes = _in_scene_crs(features, scene, file)
+    ids, names = _class_of_each(features, column, file, table or ClassTable())
+    shapes = _in_scene_crs(features, grid, file)
     missing = shapes.is_empty.to_numpy() | shapes.isna().to_numpy()
     report = {"without_class": int((ids == 0).sum()), "without_geometry": int((missing & (ids > 0)).sum())}
     usable = (ids > 0) & ~missing
     if not usable.any():
         raise LabelError(f'no feature has both a geometry and a class in "{column}"', file=file, found=report)
-    burned, counts = _burn(shapes[usable], ids[usable], scene)
-    if not burned.any() and counts["conflicting_pixels"] == counts["too_small"] == 0:
-        raise _nothing_inside(features[usable], shapes[usable], scene, file)
-    return BurnedLabels(burned, names, report | counts, notes)
+    pixels = _in_pixels(shapes[usable], grid.rio.transform())
+    found, counts = _pixels_of_each(pixels, ids[usable], (grid.sizes["y"], grid.sizes["x"]), rule)
+    if grid is not scene:
+        found, lost = _on_swath(found, swath_pixels(scene.attrs["ortho"], scene.shape[1:]))
+        counts["outside_scene"] += lost
+    burned, fields, counts["conflicting_pixels"] = _settle(found, scene.shape[1:])
+    if not burned.any() and not (counts["conflicting_pixels"] or counts["too_small"] or counts.get("shrunk_away")):
+        raise _nothing_inside(features[usable], shapes[usable], grid, file)
+    return BurnedLabels(burned, names, report | counts, notes, fields)
+
+
+def _grid_of(scene: xr.DataArray, file: Path | None) -> xr.DataArray:
+    """What features are burned into: the scene, or the map grid of one in the geometry of a sensor."""
+    if not has_georeference(scene) and "ortho" in scene.attrs:
+        return map_grid(scene.attrs["ortho"])
+    remedy = "Give the labels as a raster of the scene's shape, or the scene with its CRS and transform."
+    check_georeference(scene, LabelError, file, remedy)
+    return scene
 
 
 def check_georeference(
@@ -191,7 +248,9 @@ def _columns_in_words(features: GeoDataFrame) -> str:
     return "; ".join(f"{name} ({samples(name)})" for name in _attribute_columns(features)) or "no column"
 
 
-def _class_of_each(features: GeoDataFrame, column: str, file: Path | None) -> tuple[np.ndarray, dict[int, str]]:
+def _class_of_each(
+    features: GeoDataFrame, column: str, file: Path | None, table: ClassTable
+) -> tuple[np.ndarray, dict[int, str]]:
     """Class id of every feature (n,), 0 where it has none, and the names of classes given as text."""
     if column not in _attribute_columns(features):
         raise LabelError(
@@ -205,8 +264,8 @@ def _class_of_each(features: GeoDataFrame, column: str, file: Path | None) -> tu
     if values.dtype.kind in "iuf":
         return _numbers_as_ids(values.to_numpy(dtype=np.float64, na_value=np.nan), given, column, file), {}
     texts = [str(value).strip() if known else "" for value, known in zip(values, given, strict=True)]
-    ranks = {text: rank for rank, text in enumerate(sorted(set(texts) - {""}), start=1)}
-    return np.array([ranks.get(text, 0) for text in texts]), {rank: text for text, rank in ranks.items()}
+    numbers = table.ids_of(set(texts) - {""})
+    return np.array([numbers.get(text, 0) for text in texts]), {id_: text for text, id_ in numbers.items()}
 
 
 def _numbers_as_ids(values: np.ndarray, given: np.ndarray, column: str, file: Path | None) -> np.ndarray:
@@ -241,29 +300,44 @@ def _in_scene_crs(features: GeoDataFrame, scene: xr.DataArray, file: Path | None
     return features.geometry.to_crs(scene.rio.crs.to_wkt())
 
 
-def _burn(shapes: Any, ids: np.ndarray, scene: xr.DataArray) -> tuple[np.ndarray, dict[str, int]]:
-    """Class ids (H, W) and counts of what did not make it there."""
+@dataclass(frozen=True)
+class _Found:
+    """Pixels that polygons and points meet, each as often as something lies on it.
+
+    Attributes:
+        pixels: (n,) place in the flattened grid.
+        owners: (n,) which polygon or point.
+        ids: (m,) class of each polygon and point.
+    """
+
+    pixels: np.ndarray
+    owners: np.ndarray
+    ids: np.ndarray
+
+
+def _pixels_of_each(
+    shapes: np.ndarray, ids: np.ndarray, grid: tuple[int, int], rule: BurnRule
+) -> tuple[_Found, dict[str, int]]:
+    """The pixels of polygons and points (n,) in pixel coordinates, and counts of those that have none."""
     import shapely
 
-    grid = (scene.sizes["y"], scene.sizes["x"])
-    pixels = _in_pixels(shapes, scene.rio.transform())
-    are_points = shapely.get_dimensions(pixels) == 0
-    inside = ~are_points & np.isfinite(shapely.bounds(pixels)).all(axis=1)
-    inside[inside] = shapely.intersects(pixels[inside], shapely.box(0, 0, grid[1], grid[0]))
-    areas, order = pixels[inside], np.argsort(ids[inside], kind="stable")
-    # What is burned last wins: a pixel has one class if the highest id and the lowest are the same.
-    highest = _fill(areas[order], ids[inside][order], grid, empty=0)
-    lowest = _fill(areas[order[::-1]], ids[inside][order[::-1]], grid, empty=_NO_CLASS)
-    rows, columns, point_ids, points_outside = _locate_points(pixels[are_points], ids[are_points], grid)
-    np.maximum.at(highest, (rows, columns), point_ids)
-    np.minimum.at(lowest, (rows, columns), point_ids)
-    conflicting = (highest > 0) & (lowest != highest)
-    counts = {
-        "outside_scene": points_outside + int((~are_points & ~inside).sum()),
-        "conflicting_pixels": int(conflicting.sum()),
-        "too_small": sum(_holds_no_centre(area, grid) for area in areas),
-    }
-    return np.where(conflicting, 0, highest).astype(np.int32), counts
+    are_points = shapely.get_dimensions(shapes) == 0
+    inside = ~are_points & np.isfinite(shapely.bounds(shapes)).all(axis=1)
+    inside[inside] = shapely.intersects(shapes[inside], shapely.box(0, 0, grid[1], grid[0]))
+    areas, area_ids, counts = shapes[inside], ids[inside], {}
+    if rule.shrink:
+        areas = shapely.buffer(shapely.make_valid(areas), -rule.shrink)
+        left = ~shapely.is_empty(areas)
+        areas, area_ids, counts = areas[left], area_ids[left], {"shrunk_away": int((~left).sum())}
+    of_areas = [_pixels_of_polygon(area, grid, rule.all_touched) for area in areas]
+    sizes = np.array([len(pixels) for pixels in of_areas], np.int64)
+    points, owner = shapely.get_coordinates(shapes[are_points], return_index=True)
+    of_points, point = _pixels_of_points(points, grid, rule.point_radius)
+    counts["outside_scene"] = int((~are_points & ~inside).sum()) + len(points) - len(np.unique(point))
+    counts["too_small"] = int((sizes == 0).sum())
+    pixels = np.concatenate([*of_areas, of_points])
+    owners = np.concatenate([np.repeat(np.arange(len(areas)), sizes), len(areas) + point])
+    return _Found(pixels, owners, np.concatenate([area_ids, ids[are_points][owner]])), counts
 
 
 def _in_pixels(shapes: Any, transform: Affine) -> np.ndarray:
@@ -275,35 +349,68 @@ def _in_pixels(shapes: Any, transform: Affine) -> np.ndarray:
         return shapely.transform(flat, lambda xy: apply_affine(~transform, xy))
 
 
-def _fill(areas: np.ndarray, ids: np.ndarray, grid: tuple[int, int], empty: int) -> np.ndarray:
-    if len(areas) == 0:
-        return np.full(grid, empty, np.int32)
-    pairs = zip(areas, ids.tolist(), strict=True)
-    return rasterize(pairs, out_shape=grid, fill=empty, dtype=np.int32)
-
-
-def _locate_points(
-    points: np.ndarray, ids: np.ndarray, grid: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Row, column and class of every point in the scene, and how many lie outside; multipoints count point by point."""
-    import shapely
-
-    xy, owner = shapely.get_coordinates(points, return_index=True)
-    inside = ((xy >= 0) & (xy < [grid[1], grid[0]])).all(axis=1)
-    columns, rows = np.floor(xy[inside]).astype(np.int64).T
-    return rows, columns, ids[owner][inside], int((~inside).sum())
-
-
-def _holds_no_centre(area: Any, grid: tuple[int, int]) -> bool:
-    """Whether a polygon that meets the scene labels no pixel of it."""
+def _pixels_of_polygon(area: Any, grid: tuple[int, int], all_touched: bool) -> np.ndarray:
+    """The pixels of a polygon, in pixel coordinates, on the flattened grid."""
     left, top, right, bottom = np.clip(area.bounds, 0, [grid[1], grid[0]] * 2)
     first, last = np.floor([top, left]).astype(int), np.ceil([bottom, right]).astype(int)
     if (last <= first).any():
-        return True
-    height, width = last - first
+        return np.empty(0, np.int64)
     window = Affine.translation(first[1], first[0])
-    burned: Any = rasterize([area], out_shape=(height, width), transform=window, dtype=np.uint8)
-    return not burned.any()
+    burned: Any = rasterize(
+        [area], out_shape=tuple(last - first), transform=window, all_touched=all_touched, dtype=np.uint8
+    )
+    rows, columns = np.nonzero(burned)
+    return (rows + first[0]) * grid[1] + columns + first[1]
+
+
+def _pixels_of_points(points: np.ndarray, grid: tuple[int, int], radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of points (n, 2), on the flattened grid, and which point each is of; a point outside has none."""
+    inside = np.flatnonzero(((points >= 0) & (points < [grid[1], grid[0]])).all(axis=1))
+    own = np.floor(points[inside]).astype(np.int64)
+    pixels, owners = [own[:, 1] * grid[1] + own[:, 0]], [inside]
+    reach = math.ceil(radius)
+    steps = np.indices((2 * reach + 1,) * 2).reshape(2, -1).T - reach
+    for step in steps[(steps != 0).any(axis=1)]:
+        there = own + step
+        near = (np.linalg.norm(there + 0.5 - points[inside], axis=1) <= radius) & (there >= 0).all(axis=1)
+        near &= (there < [grid[1], grid[0]]).all(axis=1)
+        pixels.append(there[near, 1] * grid[1] + there[near, 0])
+        owners.append(inside[near])
+    return np.concatenate(pixels), np.concatenate(owners)
+
+
+def _on_swath(found: _Found, places: np.ndarray) -> tuple[_Found, int]:
+    """What was found on a map grid, on the sensor's pixels at `places`, and how many features lie beside the swath."""
+    pixels = places.ravel()[found.pixels]
+    seen = pixels >= 0
+    lost = len(np.unique(found.owners)) - len(np.unique(found.owners[seen]))
+    return _Found(pixels[seen], found.owners[seen], found.ids), lost
+
+
+def _settle(found: _Found, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Class ids and fields (H, W), and how many pixels have two classes, which get none.
+
+    A field is a polygon or point, or several of one class that share pixels: no pixel is then of two fields.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    order = np.argsort(found.pixels, kind="stable")
+    pixels, owners = found.pixels[order], found.owners[order]
+    classes = found.ids[owners]
+    shared = pixels[1:] == pixels[:-1]
+    conflicting = np.zeros(math.prod(shape), bool)
+    conflicting[pixels[1:][shared & (classes[1:] != classes[:-1])]] = True
+    kept = ~conflicting[pixels]
+    joined = shared & kept[1:]
+    count = len(found.ids)
+    pairs = coo_array((np.ones(int(joined.sum()), bool), (owners[1:][joined], owners[:-1][joined])), (count, count))
+    _, groups = connected_components(pairs, directed=False)
+    ids, fields = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    ids.flat[pixels[kept]] = classes[kept]
+    _, number = np.unique(groups[owners[kept]], return_inverse=True)
+    fields.flat[pixels[kept]] = number + 1
+    return ids, fields, int(conflicting.sum())
 
 
 def _nothing_inside(features: GeoDataFrame, shapes: Any, scene: xr.DataArray, file: Path | None) -> LabelError:

@@ -2,7 +2,7 @@
 
 from spectralmamba.splits.disjoint import DisjointMethod, split_disjoint
 from spectralmamba.splits.draws import split_folds, split_masks, split_random
-from spectralmamba.splits.labelled import LabelImage, Mask, class_ids
+from spectralmamba.splits.labelled import LabelImage, Mask, class_ids, has_wide_fields
 from spectralmamba.splits.split import TEST, TRAINING, Split
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Mask",
     "Split",
     "class_ids",
+    "has_wide_fields",
     "split_disjoint",
     "split_folds",
     "split_masks",

@@ -1,4 +1,4 @@
-"""The areas of a disjoint split: whole blocks or regions, and the side that each of them takes."""
+"""The areas of a disjoint split: whole blocks, regions or fields, and the side that each of them takes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from spectralmamba.splits.labelled import Mask
 # Of so many greedy assignments the best is taken. One alone misses a class now and then, because a neighbour's buffer
 # swallows its only test block, or leaves it a tiny field to train and a large one to test.
 _ASSIGNMENT_TRIALS = 16
+_REMEDIES = {
+    "blocks": "Choose smaller blocks.",
+    "regions": "Choose the method blocks, columns or rows.",
+    "fields": "Draw a second polygon of a class, or make single parts of multipart polygons; or divide the labels by blocks, "
+    "columns or rows, or at random.",
+}
 
 
 def number_blocks(ids: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -38,6 +44,34 @@ def number_regions(ids: NDArray[np.int64], classes: Iterable[int]) -> NDArray[np
     return regions
 
 
+def number_fields(ids: NDArray[np.int64], fields: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number of the field at each pixel, −1 where unlabelled, from numbers that are 0 where there is none.
+
+    Raises:
+        SplitError: There are no fields, they are of another shape, or a labelled pixel is of none.
+    """
+    if fields is None:
+        raise SplitError(
+            "the labels do not say which pixels are one field",
+            expected="labels from polygons or points, or fields=",
+            remedy="Choose the method regions: connected pixels of a class.",
+        )
+    if fields.shape != ids.shape:
+        raise SplitError("fields and labels differ in shape", found=fields.shape, expected=ids.shape)
+    if without := int(((ids > 0) & (fields <= 0)).sum()):
+        raise SplitError("labelled pixels are of no field", found=f"{without} such pixels", expected="none")
+    units = np.full(ids.shape, -1, np.int64)
+    units[ids > 0] = np.unique(fields[ids > 0], return_inverse=True)[1]
+    return units
+
+
+def count_fields(
+    units: NDArray[np.int64], ids: NDArray[np.int64], classes: Iterable[int], mask: Mask
+) -> dict[int, int]:
+    """How many fields of each class have a pixel in `mask`."""
+    return {class_id: len(np.unique(units[mask & (ids == class_id)])) for class_id in classes}
+
+
 def assign_areas(
     units: NDArray[np.int64],
     ids: NDArray[np.int64],
@@ -57,7 +91,7 @@ def assign_areas(
         raise SplitError(
             f"every class lies in a single {unit}, which cannot be on both sides",
             expected=f"a class with two {method} or more",
-            remedy="Choose smaller blocks." if method == "blocks" else "Choose the method blocks, columns or rows.",
+            remedy=_REMEDIES[method],
         )
     # 0 is no class id, so these numbers are apart from every class's own.
     generator = np.random.default_rng(np.random.SeedSequence([int(seed), 0]))

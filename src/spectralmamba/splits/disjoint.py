@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectralmamba.errors import SplitError
-from spectralmamba.splits.areas import assign_areas, number_blocks, number_regions, tested_pixels, training_side
+from spectralmamba.splits.areas import (
+    assign_areas,
+    count_fields,
+    number_blocks,
+    number_fields,
+    number_regions,
+    tested_pixels,
+    training_side,
+)
 from spectralmamba.splits.checks import (
     check_fraction,
     check_patch,
@@ -19,11 +27,11 @@ from spectralmamba.splits.checks import (
     is_whole,
 )
 from spectralmamba.splits.draws import draw_pixels
-from spectralmamba.splits.labelled import LabelImage, Mask, labelled_classes
+from spectralmamba.splits.labelled import LabelImage, Mask, class_ids, field_numbers, labelled_classes
 from spectralmamba.splits.record import with_record
 from spectralmamba.splits.split import Split
 
-DisjointMethod = Literal["blocks", "regions", "columns", "rows"]
+DisjointMethod = Literal["blocks", "regions", "fields", "columns", "rows"]
 
 _USUAL_BLOCK_SIZE = 16
 
@@ -32,6 +40,7 @@ def split_disjoint(
     labels: LabelImage,
     *,
     method: DisjointMethod = "blocks",
+    fields: LabelImage | None = None,
     block_size: int | None = None,
     boundary: int | None = None,
     train_fraction: float = 0.5,
@@ -46,10 +55,14 @@ def split_disjoint(
 
     - `blocks`: squares of `block_size` pixels, assigned at random so that each class has blocks on both sides where it
       can.
-    - `regions`: 8-connected regions of one class (fields), assigned in the same way.
+    - `regions`: 8-connected regions of one class, assigned in the same way.
+    - `fields`: the polygons and points that labels were drawn as, assigned in the same way. The parts of a multipart polygon are
+      one field.
     - `columns`, `rows`: those before `boundary` train, the others test.
 
-    A class that lies in a single block or region trains and is not tested; the record's notes say so.
+    A class that lies in a single block, region or field trains and is not tested; the record's notes say so. A field is never
+    divided, because its parts are no independent samples of the class. The record of `fields` also has `fields`, how many of each
+    class have training and test pixels: `{"10": {"train": 3, "test": 2}}`.
 
     The buffer is a distance along rows and columns, as a patch reaches (Chebyshev). A test pixel within it of the
     training area, labelled or not, used or not, is dropped, and the notes count them. With the default buffer no test
@@ -63,10 +76,12 @@ def split_disjoint(
     Args:
         labels: `(H, W)` class ids, 0 unlabelled.
         method: See above.
+        fields: `(H, W)` number of the field of each labelled pixel from 1, for `fields`. By default the coordinate `field` that
+            labels from polygons and points have.
         block_size: Pixels, for `blocks`. By default 16, less in a scene narrower than four such blocks, and at least
             four times the buffer, so that a lone test block keeps a quarter of its pixels.
         boundary: First column or row that tests; by default `train_fraction` of the width or height.
-        train_fraction: Share of the labels (`blocks`, `regions`) or of the width (`columns`, `rows`) that trains,
+        train_fraction: Share of the labels (`blocks`, `regions`, `fields`) or of the width (`columns`, `rows`) that trains,
             between 0 and 1; areas are kept whole, so the outcome is near it only.
         per_class: Draw only so many training pixels of each class from the training area; the areas and the test
             pixels stay the same for every number.
@@ -84,9 +99,10 @@ def split_disjoint(
     check_seed(seed)
     check_fraction(train_fraction, "train_fraction")
     check_per_class(per_class, counts)
-    _check_method(method, block_size, boundary)
+    _check_method(method, block_size, boundary, fields)
     reach = checked_whole_number(patch // 2 if buffer is None else buffer, "buffer", 0)
     parameters: dict[str, Any] = {"buffer": reach}
+    units: NDArray[np.int64] | None = None
     if method in ("columns", "rows"):
         parameters["boundary"] = _checked_boundary(boundary, train_fraction, method, ids.shape)
         before = np.indices(ids.shape)[1 if method == "columns" else 0] < parameters["boundary"]
@@ -96,8 +112,10 @@ def split_disjoint(
         if method == "blocks":
             parameters["block_size"] = _checked_block_size(block_size, reach, ids.shape)
             units = number_blocks(ids, parameters["block_size"])
-        else:
+        elif method == "regions":
             units = number_regions(ids, counts)
+        else:
+            units = number_fields(ids, field_numbers(labels) if fields is None else class_ids(fields))
         areas, notes = assign_areas(units, ids, counts, train_fraction, reach, seed, method)
     train, test = areas[0] & (ids > 0), tested_pixels(areas, ids, reach)
     if dropped := int((areas[1] & (ids > 0) & ~test).sum()):
@@ -105,14 +123,20 @@ def split_disjoint(
     if per_class is not None:
         parameters["per_class"] = int(per_class)
         train = _subsample(train, ids, counts, per_class, seed, notes)
-    return with_record(method, parameters, seed, patch, (train, test, training_side(areas, reach)), ids, notes)
+    split = with_record(method, parameters, seed, patch, (train, test, training_side(areas, reach)), ids, notes)
+    if method == "fields" and units is not None:
+        on_train, on_test = (count_fields(units, ids, counts, mask) for mask in (train, test))
+        split.record["fields"] = {str(id_): {"train": on_train[id_], "test": on_test[id_]} for id_ in counts}
+    return split
 
 
-def _check_method(method: str, block_size: int | None, boundary: int | None) -> None:
+def _check_method(method: str, block_size: int | None, boundary: int | None, fields: LabelImage | None) -> None:
     if method not in get_args(DisjointMethod):
         raise SplitError("unknown method", found=method, expected=" or ".join(get_args(DisjointMethod)))
     if block_size is not None and method != "blocks":
         raise SplitError("block_size belongs to the method blocks", found=f"method={method}, block_size={block_size}")
+    if fields is not None and method != "fields":
+        raise SplitError("fields belong to the method fields", found=f"method={method}, fields=…")
     if boundary is not None and method not in ("columns", "rows"):
         raise SplitError("boundary belongs to columns and rows", found=f"method={method}, boundary={boundary}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectralmamba.errors import SplitError
 from spectralmamba.splits.checks import (
@@ -14,7 +15,7 @@ from spectralmamba.splits.checks import (
     refuse_empty_side,
     refuse_overlap,
 )
-from spectralmamba.splits.labelled import LabelImage, Mask, class_ids, labelled_classes
+from spectralmamba.splits.labelled import LabelImage, Mask, class_ids, field_numbers, labelled_classes
 from spectralmamba.splits.record import with_record
 from spectralmamba.splits.split import Split
 
@@ -71,7 +72,21 @@ def split_random(
         draw_pixels(train, ids == class_id, wanted, seed, class_id)
     parameters = {"per_class": int(per_class)} if per_class is not None else {"fraction": float(fraction or 0)}
     test = (ids > 0) & ~train
+    notes += _mixed_fields_notes(field_numbers(labels), train, test)
     return with_record("random", parameters, seed, patch, (train, test, np.ones(ids.shape, bool)), ids, notes)
+
+
+def _mixed_fields_notes(fields: NDArray[np.int64] | None, train: Mask, test: Mask) -> list[str]:
+    if fields is None:
+        return []
+    mixed = len(np.intersect1d(fields[train], fields[test]))
+    if not mixed:
+        return []
+    total = len(np.unique(fields[train | test]))
+    return [
+        f"pixels of one polygon train and test in {mixed} of {total} fields, which flatters the scores; "
+        "the method fields keeps polygons whole"
+    ]
 
 
 def _few_labels_note(class_id: int, count: int, train: int) -> str:

@@ -56,6 +56,19 @@ def labelled_classes(labels: LabelImage) -> tuple[NDArray[np.int64], dict[int, i
     return ids, counts
 
 
+def field_numbers(labels: LabelImage) -> NDArray[np.int64] | None:
+    """Which polygon or point each pixel `(H, W)` is of, 0 unlabelled; None where `labels` do not say."""
+    if not isinstance(labels, xr.DataArray) or "field" not in labels.coords:
+        return None
+    return np.asarray(labels.coords["field"].values, np.int64)
+
+
+def has_wide_fields(labels: LabelImage) -> bool:
+    """Whether `labels` say which polygon or point each pixel is of, and one of these has several pixels."""
+    fields = field_numbers(labels)
+    return fields is not None and bool((np.bincount(fields[fields > 0]) > 1).any())
+
+
 def counts_in_words(counts: dict[int, int]) -> str:
     """Say 'labels class 1: 20, class 2: 7'."""
     return "labels " + ", ".join(f"class {class_id}: {count}" for class_id, count in counts.items())

@@ -82,6 +82,7 @@ class Split:
             f"Split: {_method_in_words(record)}{seed}.",
             f"{record['train_pixels']} training and {record['test_pixels']} test pixels"
             + (f" of {len(record['classes'])} classes." if record["classes"] else "."),
+            *_fields_in_words(record.get("fields", {})),
             f"From a test pixel to the nearest training pixel: at least {distance['minimum']:.1f} pixels, "
             f"median {distance['median']:.1f}.",
         ]
@@ -162,6 +163,7 @@ def _method_in_words(record: dict[str, Any]) -> str:
         "masks": lambda: "fixed masks",
         "blocks": lambda: f"spatially disjoint blocks of {parameters['block_size']} pixels",
         "regions": lambda: "spatially disjoint, each region of a class on one side",
+        "fields": lambda: "each polygon or point on one side",
         "columns": lambda: f"spatially disjoint, columns before {parameters['boundary']} train, the others test",
         "rows": lambda: f"spatially disjoint, rows before {parameters['boundary']} train, the others test",
     }
@@ -170,6 +172,14 @@ def _method_in_words(record: dict[str, Any]) -> str:
         method += f", buffer {parameters['buffer']} pixels"
         method += f", {parameters['per_class']} training pixels of each class" if "per_class" in parameters else ""
     return method
+
+
+def _fields_in_words(fields: dict[str, dict[str, int]]) -> list[str]:
+    if not fields:
+        return []
+    train, test = (sum(count[side] for count in fields.values()) for side in ("train", "test"))
+    listed = ", ".join(f"class {id_}: {count['train']} and {count['test']}" for id_, count in fields.items())
+    return [f"{train} fields train and {test} test ({listed})."]
 
 
 def _georeference(labels: LabelImage) -> dict[str, Any]:

@@ -199,6 +199,10 @@ def make_card(
             "shape": [int(size) for size in scene.shape],
             "sha256": checksum,
         },
+        "labels": {
+            "file": Path(str(labels.attrs.get("source", "in memory"))).name,
+            **labels.attrs.get("opened_with", {}),
+        },
         "model": describe_model(settings),
     }
 

@@ -9,7 +9,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from spectralmamba.cli.options import LabelColumn, LabelLayer, LabelVariable
+from spectralmamba.cli.options import (
+    AllTouched,
+    Classes,
+    Drop,
+    LabelColumn,
+    LabelLayer,
+    LabelVariable,
+    Merge,
+    PointRadius,
+    Shrink,
+    label_options,
+)
 from spectralmamba.cli.show import console, say_files
 
 if TYPE_CHECKING:
@@ -32,13 +43,20 @@ def areas(
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
+    all_touched: AllTouched = False,
+    shrink: Shrink = 0.0,
+    point_radius: PointRadius = 0.0,
+    classes: Classes = None,
+    merge: Merge = None,
+    drop: Drop = None,
 ) -> None:
     """Estimate class areas and accuracies of a map, with intervals, from a stratified random reference sample."""
+    options = locals()
     from spectralmamba.assessment import assess, check_assessment_file
 
     if out is not None:
         check_assessment_file(out)
-    found = assess(map_file, reference, variable=label_variable, column=label_column, layer=layer)
+    found = assess(map_file, reference, **label_options(options))
     for name, count in found.left_out.items():
         if count:
             console.print(f"Samples left out, {name.replace('_', ' ')}: {count}")

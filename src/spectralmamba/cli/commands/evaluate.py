@@ -10,21 +10,27 @@ from rich.markup import escape
 
 from spectralmamba.cli.options import (
     AllowMissingRange,
+    AllTouched,
     BandAxis,
+    Classes,
     Device,
+    Drop,
     Format,
     Keep,
     LabelColumn,
     LabelFile,
     LabelLayer,
     LabelVariable,
+    Merge,
     ModelFile,
+    PointRadius,
     SceneFile,
+    Shrink,
     Variable,
     WaterBands,
     opening_options,
 )
-from spectralmamba.cli.prepare import open_labels_aloud
+from spectralmamba.cli.prepare import open_labels_as_trained
 from spectralmamba.cli.show import adapted_aloud, console, print_scores, split_in_words
 from spectralmamba.errors import OutputError
 
@@ -49,6 +55,12 @@ def evaluate(
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
     allow_missing_range: AllowMissingRange = False,
+    all_touched: AllTouched = False,
+    shrink: Shrink = 0.0,
+    point_radius: PointRadius = 0.0,
+    classes: Classes = None,
+    merge: Merge = None,
+    drop: Drop = None,
     device: Device = "auto",
 ) -> None:
     """Score a classifier on labels: overall and average accuracy, kappa, and each class."""
@@ -63,7 +75,7 @@ def evaluate(
 
     classifier = Classifier.load(model, device)
     opened = adapted_aloud(classifier, open_scene(scene, **opening_options(options)), allow_missing_range)
-    ids = open_labels_aloud(options, opened)
+    ids = open_labels_as_trained(options, opened, classifier)
     split = None if all_labels else split_beside(model, ids)
     if split is None:
         why = "" if all_labels else ", because there is no split.tif beside the classifier"

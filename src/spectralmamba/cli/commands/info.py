@@ -11,15 +11,23 @@ from rich.markup import escape
 from rich.table import Table
 
 from spectralmamba.cli.options import (
+    AllTouched,
     BandAxis,
+    Classes,
+    Drop,
     Format,
     Keep,
     LabelColumn,
     LabelLayer,
     LabelVariable,
+    Merge,
+    PointRadius,
     SceneFile,
+    Shrink,
     Variable,
     WaterBands,
+    given_label_options,
+    label_options,
     opening_options,
 )
 from spectralmamba.cli.show import console
@@ -39,12 +47,18 @@ def info(
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
+    all_touched: AllTouched = False,
+    shrink: Shrink = 0.0,
+    point_radius: PointRadius = 0.0,
+    classes: Classes = None,
+    merge: Merge = None,
+    drop: Drop = None,
     json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Show what a scene and its labels hold: size, bands, wavelengths, bad bands, nodata, values, classes."""
     options = locals()
     if labels is None:
-        _refuse_label_options(label_variable, label_column, layer)
+        _refuse_label_options(options)
     from spectralmamba.scenes import open_scene
     from spectralmamba.scenes.describe import describe_scene
 
@@ -53,7 +67,7 @@ def info(
     if labels is not None:
         from spectralmamba.scenes import open_labels
 
-        ids = open_labels(labels, opened, variable=label_variable, column=label_column, layer=layer)
+        ids = open_labels(labels, opened, **label_options(options))
     description = describe_scene(opened, ids)
     if json:
         import json as json_module
@@ -68,10 +82,8 @@ def info(
         _print_classes(description.classes)
 
 
-def _refuse_label_options(variable: str | None, column: str | None, layer: str | None) -> None:
-    named = {"--label-variable": variable, "--label-column": column, "--layer": layer}
-    given = [option for option, value in named.items() if value is not None]
-    if given:
+def _refuse_label_options(options: dict[str, Any]) -> None:
+    if given := given_label_options(options):
         raise LabelError(
             f"{' and '.join(given)} without labels", expected="the label file after the scene", remedy="Name the file."
         )

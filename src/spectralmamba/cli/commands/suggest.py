@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectralmamba.cli.options import (
+    AllTouched,
     BandAxis,
+    Classes,
     Device,
+    Drop,
     Format,
     Keep,
     LabelColumn,
     LabelLayer,
     LabelVariable,
+    Merge,
+    PointRadius,
     SceneFile,
+    Shrink,
     Variable,
     WaterBands,
+    given_label_options,
     opening_options,
 )
 from spectralmamba.cli.prepare import open_labels_aloud
@@ -72,6 +79,12 @@ def suggest(
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
+    all_touched: AllTouched = False,
+    shrink: Shrink = 0.0,
+    point_radius: PointRadius = 0.0,
+    classes: Classes = None,
+    merge: Merge = None,
+    drop: Drop = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file of that name.")] = False,
 ) -> None:
@@ -105,9 +118,7 @@ def suggest(
 def _check(options: dict[str, Any]) -> None:
     """Refuse what can be refused before anything is read."""
     out, labels = options["out"], options["labels"]
-    of_labels = {f"--{name.replace('_', '-')}": options[name] for name in ("label_variable", "label_column", "layer")}
-    given = [option for option, value in of_labels.items() if value is not None]
-    given += ["--with-labels"] if options["with_labels"] else []
+    given = given_label_options(options) + (["--with-labels"] if options["with_labels"] else [])
     if labels is None and given:
         raise LabelError(f"{' and '.join(given)} without labels", remedy="Name the file with --labels.")
     if not out.parent.is_dir():

@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectralmamba.cli.options import (
+    AllTouched,
     BandAxis,
+    Classes,
     Device,
+    Drop,
     Format,
     Keep,
     LabelColumn,
     LabelFile,
     LabelLayer,
     LabelVariable,
+    Merge,
+    PointRadius,
     SceneFile,
+    Shrink,
     Variable,
     WaterBands,
 )
@@ -34,12 +40,14 @@ def train(
     labels: LabelFile,
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
     split: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="How labels are divided into training and test pixels: random; or apart in space: blocks, regions (whole "
-            "fields), columns, rows; or masks (given); or none (all labels train, nothing is scored)."
+            help="How labels are divided into training and test pixels: random; or apart in space: fields (whole polygons), "
+            "blocks, regions (connected pixels of a class), columns, rows; or masks (given); or none (all labels train, nothing "
+            "is scored).",
+            show_default="fields for polygons, else random",
         ),
-    ] = "random",
+    ] = None,
     per_class: Annotated[
         int | None,
         typer.Option(help="Training pixels of each class (not with masks).", show_default="10 for random, else all"),
@@ -50,7 +58,7 @@ def train(
     train_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Share of the labels (blocks, regions) or of the width or height (columns, rows) that trains.",
+            help="Share of the labels (blocks, regions, fields) or of the width or height (columns, rows) that trains.",
             show_default="0.5",
         ),
     ] = None,
@@ -65,7 +73,7 @@ def train(
     buffer: Annotated[
         int | None,
         typer.Option(
-            help="Pixels left out between training and test areas (blocks, regions, columns, rows).",
+            help="Pixels left out between training and test areas (blocks, regions, fields, columns, rows).",
             show_default="the patch's reach",
         ),
     ] = None,
@@ -127,6 +135,12 @@ def train(
     label_variable: LabelVariable = None,
     label_column: LabelColumn = None,
     layer: LabelLayer = None,
+    all_touched: AllTouched = False,
+    shrink: Shrink = 0.0,
+    point_radius: PointRadius = 0.0,
+    classes: Classes = None,
+    merge: Merge = None,
+    drop: Drop = None,
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the results in the folder first; other files stay.")

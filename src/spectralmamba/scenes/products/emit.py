@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -18,7 +19,7 @@ from spectralmamba.scenes.products.cube import check_cube, check_grid, product_s
 from spectralmamba.scenes.products.files import ProductFiles
 from spectralmamba.scenes.products.hdf5 import Hdf5File, opened_hdf5, text_of
 from spectralmamba.scenes.products.masks import Choices, PixelMask, strips
-from spectralmamba.scenes.scene import Place, RawScene
+from spectralmamba.scenes.scene import Place, RawScene, placed
 
 AXES = (2, 0, 1)
 """Which axis of a cube holds the bands, the rows (downtrack) and the columns (crosstrack)."""
@@ -182,6 +183,26 @@ def orthorectify(array: np.ndarray, ortho: Mapping[str, Any], fill: float) -> np
     for rows, strip in orthorectified_strips(array, ortho, fill):
         result[rows] = strip
     return result
+
+
+def map_grid(ortho: Mapping[str, Any]) -> xr.DataArray:
+    """Return a scene of the map grid that `attrs["ortho"]` tells of, without values: it takes no memory."""
+    empty = np.broadcast_to(np.float32(np.nan), (1, *ortho["shape"]))
+    place = Place(CRS.from_wkt(ortho["crs"]), Affine(*ortho["transform"]))
+    return placed(xr.DataArray(empty, dims=("band", "y", "x")), place)
+
+
+def swath_pixels(ortho: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the pixel of the sensor, of `shape` rows and columns, at each pixel of the map grid.
+
+    Returns:
+        int64 `(H, W)`, a place in the flattened layer; −1 where nothing was measured.
+
+    Raises:
+        SceneError: As `orthorectify`.
+        MissingPackageError: h5py is not installed.
+    """
+    return orthorectify(np.arange(shape[0] * shape[1]).reshape(shape), ortho, -1)
 
 
 def orthorectified_strips(

@@ -124,10 +124,15 @@ class XmlFile:
         return value
 
 
-def read_xml(path: Path) -> XmlFile:
+def read_xml(path: Path, named_document_type: bool = False) -> XmlFile:
     """Read a document that may be hostile.
 
     Document types are refused, and with them all entities, so that nothing grows and no other file is opened.
+
+    Args:
+        path: The file.
+        named_document_type: Whether a document type is passed over that is only named; its file is never opened, and one that
+            declares something is refused all the same.
 
     Raises:
         SceneError: It cannot be read, is no well-formed XML, has a document type, or is too large or too deep.
@@ -136,7 +141,7 @@ def read_xml(path: Path) -> XmlFile:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise _RefusedError(f"{size} bytes", f"at most {MOST_BYTES}")
-        return XmlFile(path, _parse(path))
+        return XmlFile(path, _parse(path, named_document_type))
     except _RefusedError as refused:
         found, expected = refused.args
         raise SceneError(
@@ -156,7 +161,7 @@ def read_xml(path: Path) -> XmlFile:
         ) from error
 
 
-def _parse(path: Path) -> Element:
+def _parse(path: Path, named_document_type: bool) -> Element:
     builder, depth = TreeBuilder(), 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
@@ -174,10 +179,15 @@ def _parse(path: Path) -> Element:
     def refuse(*_: Any) -> Any:
         raise _RefusedError("a document type or entity declaration", "elements and text alone")
 
+    def document_type(name: str, system: str | None, public: str | None, declares: int) -> None:
+        if declares or not named_document_type:
+            refuse()
+
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refuse
+    parser.StartDoctypeDeclHandler = document_type
+    parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refuse
     with path.open("rb") as file:
         tags = sum(chunk.count(b"<") for chunk in iter(lambda: file.read(_CHUNK), b""))
         if tags > MOST_TAGS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,13 @@ def say_files(**files: Path) -> None:
     """Print where each file was written."""
     for what, file in files.items():
         console.print(f"{what}: {escape(str(file))}")
+
+
+def say_gis_files(files: Mapping[str, Path]) -> None:
+    """Print which files lie beside a map for a GIS, without styles of layers and what only programs read."""
+    from spectralmamba.gis.beside import TITLES
+
+    say_files(**{title: files[name] for name, title in TITLES.items() if name in files})
 
 
 def split_in_words(split: Split | None, patch: int) -> str:

@@ -46,10 +46,15 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 LONG = (*SMALL, *ONE_TRAINING, "--steps", "300")  # more than the steps between two checkpoints
 RUN_FILES = {
     "log.jsonl",
+    "map.qml",
     "map.tif",
     "map.tif.aux.xml",
+    "map_areas.csv",
+    "map_confidence.qml",
     "map_confidence.tif",
+    "map_novelty.qml",
     "map_novelty.tif",
+    "map_set_size.qml",
     "map_set_size.tif",
     "model.safetensors",
     "overview.tif",
@@ -86,10 +91,10 @@ def test_the_defaults_that_help_shows_are_those_of_the_settings() -> None:
     assert shown["patch"] == shown["steps"] == "chosen for the scene"
 
 
-def test_run_has_the_options_of_train() -> None:
-    assert [parameter.name for parameter in COMMANDS["run"].params] == [
-        parameter.name for parameter in COMMANDS["train"].params
-    ]
+def test_run_has_the_options_of_train_and_those_of_its_map() -> None:
+    of_train = [parameter.name for parameter in COMMANDS["train"].params]
+    of_map = ["polygons", "smallest_area", "overview", "stac", "acquired"]
+    assert [parameter.name for parameter in COMMANDS["run"].params] == [*of_train, *of_map]
 
 
 def test_alone_it_lists_its_commands() -> None:
@@ -374,7 +379,14 @@ def test_a_map_of_a_classifier_without_novelty_and_sets_speaks_of_neither(
     assert answer.code == 0, answer
     assert "Novelty" not in answer.out
     assert "Set size" not in answer.out
-    assert names(tmp_path / "maps") == {"m.tif", "m.tif.aux.xml", "m_confidence.tif"}
+    assert names(tmp_path / "maps") == {
+        "m.qml",
+        "m.tif",
+        "m.tif.aux.xml",
+        "m_areas.csv",
+        "m_confidence.qml",
+        "m_confidence.tif",
+    }
 
 
 def test_set_sizes_of_an_earlier_map_are_kept_or_go_with_it(tmp_path: Path, trained: Path, example: Example) -> None:
@@ -388,15 +400,17 @@ def test_set_sizes_of_an_earlier_map_are_kept_or_go_with_it(tmp_path: Path, trai
     assert_refused(command_line(*words), "m_set_size.tif", "--overwrite")
     assert earlier.read_text() == "of another map"
     assert command_line(*words, "--overwrite").code == 0
-    assert names(tmp_path / "maps") == {"m.tif", "m.tif.aux.xml", "m_confidence.tif", "m_novelty.tif"}
+    layers = {"m_confidence.tif", "m_confidence.qml", "m_novelty.tif", "m_novelty.qml"}
+    assert names(tmp_path / "maps") == {"m.qml", "m.tif", "m.tif.aux.xml", "m_areas.csv"} | layers
 
 
 def test_a_run_may_go_without_sets(tmp_path: Path, example: Example) -> None:
-    for coverage, layer in ((0.5, {"map_set_size.tif"}), (0, set())):
+    files = {"map_set_size.tif", "map_set_size.qml"}
+    for coverage, layer in ((0.5, files), (0, set())):
         words = ("run", example.scene, example.labels, "--out", tmp_path / "out", *QUICK, "--overwrite")
         answer = command_line(*words, "--set", f"set_coverage={coverage}")
         assert answer.code == 0, answer
-        assert names(tmp_path / "out") == RUN_FILES - {"map_set_size.tif"} | layer
+        assert names(tmp_path / "out") == RUN_FILES - files | layer
 
 
 def test_help_of_map_names_every_layer() -> None:

@@ -24,7 +24,10 @@ from spectralmamba.errors import ClassifierError, OutputError
 from spectralmamba.inference import Tile
 from spectralmamba.mapping import MapFiles
 
-MAP_FILES = ["map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif", "map_set_size.tif"]
+MAP_FILES = [
+    *("map.qml", "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.qml", "map_confidence.tif"),
+    *("map_novelty.qml", "map_novelty.tif", "map_set_size.qml", "map_set_size.tif"),
+]
 ROTATED = Affine.translation(364095.5, 5809965.25) @ Affine.rotation(31) @ Affine.scale(3.7, -3.7)
 
 
@@ -254,7 +257,7 @@ def test_class_ids_colours_and_names_are_the_users(
     for old, new in ids.items():
         assert colours[new] == (old, 0x80, 0xFF, 255)
     table = ElementTree.parse(tmp_path / "map.tif.aux.xml").getroot().iter("Row")
-    rows = [[cell.text for cell in row] for row in table]
+    rows = [[cell.text for cell in row][:5] for row in table]
     assert rows == [[str(new), f"crop no. {old}", str(old), "128", "255"] for old, new in sorted(ids.items())]
 
 

@@ -20,7 +20,9 @@ from spectralmamba.runs import RESULT_FILES, Run, prepare_folder, split_beside, 
 from spectralmamba.training import Progress, fitting
 
 TRAINED = {"log.jsonl", "model.safetensors", "overview.tif", "settings.toml", "spectra.json", "split.tif"}
-MAPPED = {"map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_novelty.tif", "map_set_size.tif"}
+MAPPED = {"map.tif", "map.tif.aux.xml", "map_areas.csv", "map.qml"} | {
+    f"map_{layer}.{suffix}" for layer in ("confidence", "novelty", "set_size") for suffix in ("qml", "tif")
+}
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_a_run_without_novelty_has_none_in_scores_and_report(run: Run, data: Any
     classifier.novelty = None
     run.map(classifier, scene)
     run.evaluate(classifier, scene, labels, split)
-    assert names(run.folder) == TRAINED | MAPPED - {"map_novelty.tif"} | {"scores.json"}
+    assert names(run.folder) == TRAINED | MAPPED - {"map_novelty.tif", "map_novelty.qml"} | {"scores.json"}
     assert strict_json(run.folder / "scores.json")["novelty"] is None
     report = run.report().read_text(encoding="utf-8")
     assert "Novelty" not in report
@@ -225,11 +227,12 @@ def test_where_no_test_pixel_has_a_set_there_is_no_share_of_them(run: Run, data:
 
 def test_a_run_without_sets_has_none_in_files_scores_and_report(run: Run, data: Any, quick: Settings):
     scene, labels, split = data
-    for coverage, layer in ((0.9, {"map_set_size.tif"}), (0, set())):  # the second one over the first
+    files = {"map_set_size.tif", "map_set_size.qml"}
+    for coverage, layer in ((0.9, files), (0, set())):  # the second one over the first
         classifier = run.train(scene, labels, split, quick.replace(set_coverage=coverage), device="cpu")
         run.map(classifier, scene)
         run.evaluate(classifier, scene, labels, split)
-        assert names(run.folder) - {"report.html"} == TRAINED | MAPPED - {"map_set_size.tif"} | {"scores.json"} | layer
+        assert names(run.folder) - {"report.html"} == TRAINED | MAPPED - files | {"scores.json"} | layer
         report = html.unescape(run.report().read_text(encoding="utf-8"))
         for said in ("prediction set", "In its set"):
             assert (said in report.split("settings.toml")[0]) is bool(layer)

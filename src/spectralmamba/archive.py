@@ -18,6 +18,8 @@ from spectralmamba import cluster
 from spectralmamba.classifier import Classifier
 from spectralmamba.errors import OutputError, SceneError, SpectralMambaError
 from spectralmamba.files import write_text
+from spectralmamba.gis.beside import GisFiles, write_gis_files
+from spectralmamba.gis.finished_map import beside
 from spectralmamba.inference import Precision
 from spectralmamba.mapping import map_scene
 from spectralmamba.scenes import open_scene
@@ -121,6 +123,7 @@ def map_scenes(
     dask: str | Client | None = None,
     precision: Precision = "float32",
     allow_missing_range: bool = False,
+    gis: GisFiles | None = None,
 ) -> list[Outcome]:
     """Map scenes one after the other; one that fails does not stop the others.
 
@@ -145,11 +148,13 @@ def map_scenes(
         dask: As `map_scene` has it; scenes are still mapped one after the other.
         precision: As `map_scene` has it.
         allow_missing_range: As `map_scene` has it.
+        gis: As `map_scene` has it, of each map; a path as `polygons` is the folder for "field_map_polygons.gpkg", which is made if
+            it is not there. With `resume` the maps that are skipped get what they lack of it.
 
     Raises:
         ClusterError: The cluster does not answer or cannot do the work; this stops the job.
         OutputError: Two scenes would have one map, maps would lie among the scenes, or a map is there and is neither to be
-            resumed nor overwritten.
+            resumed nor overwritten; or polygons of all are to go to one file.
     """
     out, names = Path(folder), [os.fspath(scene) for scene in scenes]
     files = _map_files(names, out)
@@ -161,7 +166,12 @@ def map_scenes(
                     file=file,
                     remedy="Add --resume to leave finished maps as they are, or --overwrite to make them anew.",
                 )
+    polygons = None if gis is None or isinstance(gis.polygons, bool) else Path(gis.polygons)
+    if polygons is not None and (polygons.suffix.lower() == ".gpkg" or polygons.is_file()):
+        raise OutputError("of several scenes polygons go to a folder", file=polygons, remedy="Name a folder for them.")
     out.mkdir(parents=True, exist_ok=True)
+    if polygons is not None:
+        polygons.mkdir(parents=True, exist_ok=True)
     known, fingerprint = _read_table(out / TABLE), classifier.fingerprint()
     options: dict[str, Any] = {
         "tile": tile,
@@ -181,15 +191,20 @@ def map_scenes(
     outcomes = []
     for scene, file in zip(names, files, strict=True):
         earlier = known.get(scene)
+        wanted = None if gis is None else _of_map(gis, file)
         outcome = _skipped(earlier, file, fingerprint) if resume and earlier is not None else None
-        if outcome is None:
+        if outcome is not None and wanted:
+            outcome = _completed(outcome, wanted, file)
+        elif outcome is None:
             start, state, pixels, reason, resampled = time.perf_counter(), {}, 0, "", ""
             try:
                 opened = open_scene(scene, **opening)
                 state = file_state(opened)
                 opened = classifier.adapt_scene(opened, allow_missing_range=allow_missing_range)
                 resampled = resampled_in_words(opened) or ""
-                pixels = map_scene(classifier, opened, file, keep_unfinished=True, on_tile=on_tile, **options).pixels
+                pixels = map_scene(
+                    classifier, opened, file, keep_unfinished=True, on_tile=on_tile, gis=wanted, **options
+                ).pixels
             except cluster.ClusterError:  # the other scenes would fare no better
                 raise
             except SpectralMambaError as error:
@@ -297,6 +312,22 @@ def _skipped(earlier: Outcome, file: Path, fingerprint: str) -> Outcome | None:
     if state != {"bytes": earlier.bytes, "changed": earlier.changed}:
         return None
     return replace(earlier, outcome=SKIPPED)
+
+
+def _of_map(gis: GisFiles, file: Path) -> GisFiles:
+    """Return what is asked for of one map: polygons are a file of its own in the folder."""
+    if isinstance(gis.polygons, bool):
+        return gis
+    return replace(gis, polygons=Path(gis.polygons) / beside(file, "polygons", ".gpkg").name)
+
+
+def _completed(outcome: Outcome, wanted: GisFiles, file: Path) -> Outcome:
+    """Make of a skipped map what it lacks; where that fails, the map stays mapped in the table."""
+    try:
+        write_gis_files(wanted, file, missing_only=True)
+    except SpectralMambaError as error:
+        return replace(outcome, outcome=FAILED, reason=str(error))
+    return outcome
 
 
 def _append(table: Path, outcome: Outcome) -> None:

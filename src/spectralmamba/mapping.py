@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,8 @@ from spectralmamba.classifier import Classifier
 from spectralmamba.cluster import Part
 from spectralmamba.errors import ClusterError, OutputError, SceneError
 from spectralmamba.files import atomic_folder, atomic_output
+from spectralmamba.gis.beside import GisFiles, check_gis_files, gis_files, texts_of_every_map, write_gis_files
+from spectralmamba.gis.finished_map import beside
 from spectralmamba.inference import Precision, Tile, check_precision
 from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.ortho_maps import put_on_map_grid
@@ -33,7 +35,6 @@ from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.resampling import resampled_in_words
 from spectralmamba.scenes.scene import file_state
-from spectralmamba.scenes.writing import class_sidecar_xml
 from spectralmamba.scenes.zarr_store import is_store, zarr_package
 from spectralmamba.tiling import choose_tile
 from spectralmamba.unfinished import UnfinishedMap, open_raster
@@ -123,6 +124,8 @@ class MapFiles:
             also for more, 255 nodata, the coverage in the tag SET_COVERAGE; None if the classifier has no sets.
         georeferenced: Whether the scene gave coordinates to the maps.
         pixels: Classified pixels.
+        gis: What lies beside a GeoTIFF map for a GIS (docs/gis.md), by name: `attribute_table`, `style`, `areas`, a style a layer,
+            and `polygons`, `overview`, `google_earth` and `stac_item` as far as they were asked for.
     """
 
     classes: Path
@@ -131,6 +134,7 @@ class MapFiles:
     set_size: Path | None
     georeferenced: bool
     pixels: int
+    gis: Mapping[str, Path] = field(default_factory=dict)
 
 
 def _layers_of(names: Iterable[str], tile: Tile) -> dict[str, np.ndarray | None]:
@@ -154,6 +158,7 @@ def map_scene(
     precision: Precision = "float32",
     ortho: bool = True,
     allow_missing_range: bool = False,
+    gis: GisFiles | None = None,
 ) -> MapFiles:
     """Classify a scene and write the map, over one that is there.
 
@@ -181,6 +186,8 @@ def map_scene(
             says so in its tag MODEL.
         ortho: Put the map of a scene in the geometry of a sensor on the product's map grid (EMIT); else it keeps the scene's.
         allow_missing_range: As `Classifier.adapt_scene` has it.
+        gis: What to make of the map besides, when it is finished: polygons, overview, STAC item. What interrupts that leaves the
+            map, and all of it for `resume`, if `keep_unfinished`.
 
     Raises:
         ClassifierError: As `Classifier.adapt_scene` has it.
@@ -189,15 +196,18 @@ def map_scene(
         MissingPackageError: `dask` is given, and distributed is not installed.
         SceneError: The scene's file cannot be read any more, or has changed meanwhile.
         OutputError: The files cannot be written, the memory is too little, or the unfinished map is of something else.
-        MissingPackageError: A Zarr store is to be written and zarr is not installed.
+        MissingPackageError: A Zarr store is to be written and zarr is not installed; or a package that `gis` needs.
+        SettingsError: What `gis` says of areas or times cannot be understood.
     """
     if tile is not None and tile < 1:
         raise OutputError("the tile is too small", found=tile, expected="at least 1 pixel on a side")
     client: Any = dask  # an address has become a client
     scene = classifier.adapt_scene(scene, allow_missing_range=allow_missing_range)
     check_precision(precision, classifier)
-    classes_path = Path(path)
+    classes_path, beside_it = Path(path), {}
     _check_writable(classes_path, scene)
+    if gis is not None:
+        check_gis_files(gis, classes_path, scene, ortho=ortho)
     size = (
         (tile, tile) if tile is not None else choose_tile(classifier, scene, memory, workers or (1 if client else None))
     )
@@ -251,6 +261,10 @@ def map_scene(
                         remedy="Map it again when it no longer changes.",
                     )
                 _finish(classifier, scene, classes_path, unfinished, kinds, precision, ortho)
+                if not is_zarr(classes_path):
+                    keep = keep_unfinished  # all tiles are there: what goes on needs no classifier
+                    beside_it = write_gis_files(gis or GisFiles(), classes_path)
+                    keep = False
             except (KeyboardInterrupt, SceneError, ClusterError):
                 keep = keep_unfinished and file_state(scene) == before
                 raise
@@ -267,6 +281,7 @@ def map_scene(
         files["set_size"] if "set_size" in kinds else None,
         has_georeference(scene) or (ortho and "ortho" in scene.attrs),
         unfinished.pixels,
+        beside_it,
     )
 
 
@@ -310,19 +325,22 @@ def _finish(
         copies = {
             name: outputs.enter_context(atomic_output(files[name], unfinished.folder)) for name in reversed(kinds)
         }
-        sidecar = outputs.enter_context(atomic_output(path.with_name(path.name + ".aux.xml"), unfinished.folder))
+        texts = texts_of_every_map(rasters["classes"], path, kinds.keys() - {"classes"})
+        written = {file: outputs.enter_context(atomic_output(file, unfinished.folder)) for file in reversed(texts)}
         for name, copy in copies.items():
             _write_cloud_optimised(rasters[name], copy, _LAYERS[name].overviews, pixels)
-        sidecar.write_text(class_sidecar_xml(classifier.class_names, classifier.class_colors), encoding="utf-8")
-    for name in files.keys() - kinds.keys():  # left by the map that this one replaces
-        files[name].unlink(missing_ok=True)
+        for file, text in texts.items():
+            written[file].write_text(text, encoding="utf-8")
+    left = [files[name] for name in files.keys() - kinds.keys()]  # by the map that this one replaces
+    for file in (*left, *(file for file in gis_files(path).values() if file not in texts)):
+        file.unlink(missing_ok=True)
 
 
 def layer_files(path: Path) -> dict[str, Path]:
     """Return the files of a class map's layers, by what they hold; not all are always written. A Zarr store holds all of them."""
     if is_zarr(path):
         return {name: path for name in _LAYERS if name != "classes"}
-    return {name: path.with_name(f"{path.stem}_{name}{path.suffix}") for name in _LAYERS if name != "classes"}
+    return {name: beside(path, name) for name in _LAYERS if name != "classes"}
 
 
 def _profile(scene: xr.DataArray) -> dict[str, Any]:
@@ -341,11 +359,13 @@ def _provenance(classifier: Classifier, scene: xr.DataArray, precision: str) -> 
     model = classifier.card["model"]
     preset = "" if model["name"] in SIMPLE_MODELS else f"preset {model['preset']}, "
     resampled = resampled_in_words(scene)
+    acquired = {"ACQUISITION_TIME": str(scene.attrs["acquisition_time"])} if "acquisition_time" in scene.attrs else {}
     return {
         "SOFTWARE": f"spectralmamba {classifier.card['versions']['spectralmamba']}",
         "MODEL": f"{model['name']}, {preset}patch {model['patch']}{', float16' if precision == 'float16' else ''}",
         "SCENE": Path(str(scene.attrs.get("source", "in memory"))).name,
         **({"RESAMPLED": resampled} if resampled else {}),
+        **acquired,
     }
 
 

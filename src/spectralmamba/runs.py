@@ -22,6 +22,7 @@ from spectralmamba.classifier import Classifier, versions
 from spectralmamba.errors import OutputError, SettingsError, SplitError
 from spectralmamba.evaluation import Scores, calibration, evaluate, summarize, wilson_interval
 from spectralmamba.files import write_json
+from spectralmamba.gis.beside import GisFiles
 from spectralmamba.mapping import SET_SIZE_NODATA, MapFiles, map_scene
 from spectralmamba.memory import peak_memory
 from spectralmamba.models.committee import SIMPLE_MODELS
@@ -82,11 +83,15 @@ class Run:
         )[settings.seed]
 
     def map(
-        self, classifier: Classifier, scene: xr.DataArray, on_tile: Callable[[int, int], None] | None = None
+        self,
+        classifier: Classifier,
+        scene: xr.DataArray,
+        on_tile: Callable[[int, int], None] | None = None,
+        gis: GisFiles | None = None,
     ) -> MapFiles:
-        """Map the whole scene to `map.tif` and its layers, `map_confidence.tif`, `map_novelty.tif` and `map_set_size.tif`."""
+        """Map the whole scene to `map.tif`, its layers, `map_confidence.tif` …, and what `gis` asks for beside them."""
         with self._timed("map"):
-            return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile, ortho=False)
+            return map_scene(classifier, scene, self.folder / "map.tif", on_tile=on_tile, ortho=False, gis=gis)
 
     def evaluate(self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, split: Split) -> Scores:
         """Score the map that `map` wrote on the test pixels; keep the scores in `scores.json` and in the classifier's card.
@@ -321,11 +326,20 @@ def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool = False, res
 RESULT_FILES = (
     "checkpoint.safetensors",
     "log.jsonl",
+    "map.qml",
     "map.tif",
     "map.tif.aux.xml",
+    "map_areas.csv",
+    "map_confidence.qml",
     "map_confidence.tif",
+    "map_novelty.qml",
     "map_novelty.tif",
+    "map_overview.kmz",
+    "map_overview.png",
+    "map_polygons.gpkg",
+    "map_set_size.qml",
     "map_set_size.tif",
+    "map_stac.json",
     "model.safetensors",
     "overview.tif",
     "report.html",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from cut_files import check_refused_or_whole
 from make_emit import GEOTRANSFORM, MASKS_V1, MASKS_V2, NAME, make_emit, make_mask
 
 from spectralmamba import map_scene, open_labels
-from spectralmamba.errors import LabelError, SceneError
+from spectralmamba.errors import LabelError, OutputError, SceneError
+from spectralmamba.gis import GisFiles
 from spectralmamba.scenes import has_georeference, open_scene, valid_mask
 from spectralmamba.scenes.products.emit import orthorectify
 from spectralmamba.splits import Split
@@ -100,15 +103,19 @@ def test_strips_are_the_whole(tmp_path, monkeypatch):
     np.testing.assert_array_equal(orthorectify(layer, ortho, np.nan), expected_ortho(made, layer, np.nan))
 
 
-def test_a_map_is_written_on_the_map_grid(tmp_path, quick):
+def make_classifier(scene, quick):
     from spectralmamba import fit, split_random
 
-    made = make_emit(tmp_path / "product")
-    scene = open_scene(tmp_path / "product")
     labels = scene[0].copy(data=np.zeros((9, 7), np.int32)).drop_vars("band")
     labels.values[1:5, :], labels.values[5:, :] = 1, 2
     labels.attrs = {"class_names": {1: "a", 2: "b"}, "class_colors": {1: "#ff0000", 2: "#00ff00"}, "report": {}}
-    classifier = fit(scene, labels, split_random(labels, per_class=4, patch=3), quick, device="cpu")
+    return fit(scene, labels, split_random(labels, per_class=4, patch=3), quick, device="cpu")
+
+
+def test_a_map_is_written_on_the_map_grid(tmp_path, quick):
+    made = make_emit(tmp_path / "product")
+    scene = open_scene(tmp_path / "product")
+    classifier = make_classifier(scene, quick)
     swath = map_scene(classifier, scene, tmp_path / "swath.tif", ortho=False)
     files = map_scene(classifier, scene, tmp_path / "map.tif")
     assert files.georeferenced
@@ -133,6 +140,28 @@ def test_a_map_is_written_on_the_map_grid(tmp_path, quick):
     with rasterio.open(files.classes) as ortho:
         np.testing.assert_array_equal(store["class"].values, ortho.read(1))
     np.testing.assert_allclose(store["class"].rio.transform()[:6], Affine.from_gdal(*GEOTRANSFORM)[:6], rtol=1e-9)
+
+
+def test_files_for_a_gis_are_those_of_the_map_grid(tmp_path, quick):
+    geopandas = pytest.importorskip("geopandas")
+    for package in ("PIL", "pystac"):
+        pytest.importorskip(package)
+    made = make_emit(tmp_path / "product")
+    scene = open_scene(tmp_path / "product")
+    classifier, wanted = make_classifier(scene, quick), GisFiles(polygons=True, overview=True, stac=True)
+    files = map_scene(classifier, scene, tmp_path / "map.tif", gis=wanted)
+    assert {"style", "areas", "google_earth"} < set(files.gis)
+    item = json.loads(files.gis["stac_item"].read_text())
+    assert item["properties"]["datetime"] == "2022-09-03T16:31:29Z"
+    assert item["properties"]["proj:shape"] == list(made.glt_x.shape)
+    assert item["bbox"][0] == pytest.approx(GEOTRANSFORM[0])
+    polygons = geopandas.read_file(files.gis["polygons"], layer="map_polygons")
+    with rasterio.open(files.classes) as raster:
+        assert polygons["pixels"].sum() == np.count_nonzero(raster.read(1))
+    # A pixel of 0.000542° is 46.8 m by 60.2 m at a latitude of 39.25°.
+    assert polygons["hectares"].sum() / polygons["pixels"].sum() == pytest.approx(0.2817, abs=1e-3)
+    with pytest.raises(OutputError, match=r"geometry of its sensor.*spectralmamba map"):
+        map_scene(classifier, scene, tmp_path / "swath.tif", ortho=False, gis=wanted)
 
 
 def test_corners_of_the_grid_are_those_of_the_geotransform_and_not_of_the_longitudes(tmp_path):

@@ -22,6 +22,7 @@ from spectralmamba.cli.commands.experiment import experiment
 from spectralmamba.cli.commands.info import info
 from spectralmamba.cli.commands.map import map_command
 from spectralmamba.cli.commands.models import models
+from spectralmamba.cli.commands.polygons import polygons
 from spectralmamba.cli.commands.report import report
 from spectralmamba.cli.commands.resample import resample
 from spectralmamba.cli.commands.simulate import simulate
@@ -67,6 +68,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(experiment)
 app.command()(areas)
+app.command()(polygons)
 app.command()(models)
 app.command()(resample)
 app.command()(simulate)

@@ -101,6 +101,32 @@ Drop = Annotated[
         show_default=False,
     ),
 ]
+SmallestArea = Annotated[
+    str | None,
+    typer.Option(
+        help="Least area of a polygon, such as 0.5ha or 9px; what is smaller goes to the largest polygon beside it.",
+        show_default=False,
+    ),
+]
+Overview = Annotated[
+    bool,
+    typer.Option(
+        "--overview",
+        help="Also draw the map for people without a GIS: map_overview.png, with a legend, and map_overview.kmz for Google Earth.",
+    ),
+]
+Stac = Annotated[
+    bool, typer.Option("--stac", help="Also write map_stac.json, a STAC item of the map and the files beside it.")
+]
+Acquired = Annotated[
+    str | None,
+    typer.Option(
+        help="When the scene was acquired, for --stac, if its file does not say so: 2024-05-01T10:30:00Z, a day, or two of them "
+        "with a slash between.",
+        metavar="TIME",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")]
 
 

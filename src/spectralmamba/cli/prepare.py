@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from spectralmamba.classifier import Classifier
     from spectralmamba.evaluation import Scores
+    from spectralmamba.gis import GisFiles
     from spectralmamba.settings import Settings
     from spectralmamba.splits import Split
     from spectralmamba.training import Progress
@@ -40,14 +41,16 @@ class PreparedRun:
         return self.run.evaluate(classifier, self.scene, self.labels, self.split)
 
 
-def trained_runs(options: dict[str, Any], scored: bool = False) -> Iterator[tuple[PreparedRun, Classifier]]:
+def trained_runs(
+    options: dict[str, Any], scored: bool = False, gis: GisFiles | None = None
+) -> Iterator[tuple[PreparedRun, Classifier]]:
     """Prepare runs and train them: one when its turn comes, or on a GPU all of them together before the first is returned."""
     from spectralmamba.classifier import find_device
     from spectralmamba.models.committee import SIMPLE_MODELS
     from spectralmamba.runs import train_runs
     from spectralmamba.training.fitting import AUTO
 
-    runs = _prepared_runs(options, scored)
+    runs = _prepared_runs(options, scored, gis)
     together = len(runs) > 1 and find_device(options["device"]).type == "cuda"
     for part in [runs] if together else [[run] for run in runs]:
         first = part[0]
@@ -87,7 +90,7 @@ def _without_seed(show: Callable[[Progress], None]) -> Callable[[int, Progress],
     return lambda _, progress: show(progress)
 
 
-def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
+def _prepared_runs(options: dict[str, Any], scored: bool, gis: GisFiles | None) -> list[PreparedRun]:
     """Check everything that can be wrong, then make one folder a seed."""
     settings = _settings(options, _base(options))
     seeds = _seeds(options, settings)
@@ -98,6 +101,10 @@ def _prepared_runs(options: dict[str, Any], scored: bool) -> list[PreparedRun]:
 
     scene = open_scene(options["scene"], **opening_options(options))
     _check_patch(settings.patch, scene)
+    if gis is not None:
+        from spectralmamba.gis.beside import check_gis_files
+
+        check_gis_files(gis, options["out"] / "map.tif", scene, ortho=False)
     labels = open_labels_aloud(options, scene)
     options = with_usual_split(options, labels)
     splits = {seed: make_split(options, scene, labels, seed, settings.patch) for seed in seeds}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +52,13 @@ def say_resampled(scene: xr.DataArray) -> None:
     console.print(f"{text[:1].upper()}{escape(text[1:])}.")
     for note in scene.attrs["notes"]:
         console.print(f"Note: {escape(note)}")
+
+
+def say_gis_files(files: Mapping[str, Path]) -> None:
+    """Print which files lie beside a map for a GIS, without styles of layers and what only programs read."""
+    from spectralmamba.gis.beside import TITLES
+
+    say_files(**{title: files[name] for name, title in TITLES.items() if name in files})
 
 
 def split_in_words(split: Split | None, patch: int) -> str:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
 from rasterio.windows import Window
 from scipy import ndimage
 
 from spectralmamba.report import words
 from spectralmamba.report.folder import STRIP_ROWS, RunFolder, open_raster
+from spectralmamba.scenes.palette import CIVIDIS, SET_COLORS, SET_MEANINGS
+from spectralmamba.scenes.png import png_bytes
 from spectralmamba.splits import TEST, TRAINING
 
 LONGEST_SIDE = 1200  # pixels: more than any column of the page shows
@@ -27,10 +26,6 @@ HALO = (255, 255, 255, 255)
 UNLABELLED = "#80808040"  # grey that lets a light and a dark page through
 CORRECT, WRONG = "#0072b2", "#e69f00"  # Okabe & Ito (2008), told apart by all kinds of colour vision
 TRAINING_GREY = "#808080d0"
-CIVIDIS = ("#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838")
-# Sure is bright, as in the ramp; each is 18 or more in lightness (CIE L*) from the others, so that they differ in grey, too.
-SET_COLORS = ("#b3365f", "#fee838", "#9b9476", "#1a386f")
-SET_MEANINGS = ("none", "one", "two", "three or more")
 SET_NODATA = 255
 CONFIDENCE_STEPS = 64  # colours of the ramp: finer steps are not seen and make the PNG large
 
@@ -95,13 +90,7 @@ def png_uri(picture: NDArray[np.uint8]) -> str:
     Args:
         picture: uint8 `(H, W, 4)`, red, green, blue, alpha.
     """
-    height, width, _ = picture.shape
-    profile = {"driver": "PNG", "width": width, "height": height, "count": 4, "dtype": "uint8", "zlevel": 9}
-    with warnings.catch_warnings(), MemoryFile() as memory:
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(**profile) as dataset:
-            dataset.write(np.moveaxis(picture, -1, 0))
-        return "data:image/png;base64," + base64.b64encode(memory.read()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")
 
 
 def rgba(color: str) -> tuple[int, int, int, int]:

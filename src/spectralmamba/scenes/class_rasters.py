@@ -220,6 +220,19 @@ def _from_dataset(dataset: DatasetReader, path: Path) -> ClassRaster:
             remedy="Give the class raster, not a picture of it (RGB) or the scene itself.",
         )
     ids = _class_ids(dataset.read(1), path, dataset.nodata)
+    names, colors = names_and_colors(dataset, path)
+    located = dataset.transform != Affine.identity()
+    return ClassRaster(
+        ids, names, colors, dataset.crs or None, dataset.transform if located else None, _note_on_class_0(names)
+    )
+
+
+def names_and_colors(dataset: DatasetReader, path: Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Class names and colours ("#rrggbb") that an open raster gives, by its tags, colour table and the `.aux.xml` beside it.
+
+    Raises:
+        LabelError: A tag is damaged.
+    """
     names, colors = _names_in_sidecar(path.with_name(path.name + ".aux.xml"))
     colors = _colors_in_table(dataset) | colors
     tags = dataset.tags() | dataset.tags(1)
@@ -227,10 +240,7 @@ def _from_dataset(dataset: DatasetReader, path: Path) -> ClassRaster:
     colors |= _read_tag(tags, "CLASS_COLORS", path)
     for color in colors.values():
         _check_color(color, path)
-    located = dataset.transform != Affine.identity()
-    return ClassRaster(
-        ids, names, colors, dataset.crs or None, dataset.transform if located else None, _note_on_class_0(names)
-    )
+    return names, colors
 
 
 def _note_on_class_0(names: Mapping[int, str]) -> list[str]:

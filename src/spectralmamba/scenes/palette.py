@@ -16,6 +16,12 @@ PALETTE = (
     *("#2d1ec3", "#a5b487", "#b4ffb4", "#b40f00", "#692d4b", "#786978", "#0f69f0", "#e1c369"),
     *("#d21ec3", "#69c3c3", "#e1e1e1", "#a55a4b", "#e16978", "#4b5a78", "#4b5a00", "#d2873c"),
 )
+# Of quantities from low to high: anchors of cividis (Nuñez, Anderton & Renslow, 2018), dark to bright.
+CIVIDIS = ("#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838")
+# Of prediction sets that hold no class, one, two, and three or more. Sure is bright, as in the ramp; each is 18 or more in
+# lightness (CIE L*) from the others, so that they differ in grey, too.
+SET_COLORS = ("#b3365f", "#fee838", "#9b9476", "#1a386f")
+SET_MEANINGS = ("none", "one", "two", "three or more")
 _GOLDEN_RATIO = 0.6180339887498949
 
 

@@ -31,6 +31,7 @@ _REFLECTANCE_SCALE = 10_000  # the usual one of 16-bit reflectance products
 _TILE = 256  # pixels on a side
 # Column of the attribute table, GDALRATFieldType and GDALRATFieldUsage.
 _TABLE_COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
+_COUNT_COLUMN, _AREA_COLUMN = ("Count", 1, 1), ("Hectares", 1, 0)  # real: GDAL's integers end at 2³¹
 
 
 def write_scene(scene: xr.DataArray, path: str | os.PathLike[str], *, as_integer: bool = True) -> Path:
@@ -180,15 +181,22 @@ def raster_output(path: str | os.PathLike[str], profile: dict[str, Any]) -> Iter
         temporary.write_bytes(memory.getbuffer())
 
 
-def class_sidecar_xml(class_names: Mapping[int, str], class_colors: Mapping[int, str]) -> str:
+def class_sidecar_xml(
+    class_names: Mapping[int, str],
+    class_colors: Mapping[int, str],
+    pixels: Mapping[int, int] | None = None,
+    hectares: Mapping[int, float] | None = None,
+) -> str:
     """Class names and colours of band 1 as GDAL's persistent auxiliary metadata (PAM), the text of an `.aux.xml` file.
 
-    GDAL, QGIS and ArcGIS read the raster attribute table (Value, Class, Red, Green, Blue). Category names, which GDAL
-    counts from 0 without gaps, are there too as long as the ids fit a byte.
+    GDAL, QGIS and ArcGIS read the raster attribute table (Value, Class, Red, Green, Blue, and Count and Hectares as far as they
+    are given). Category names, which GDAL counts from 0 without gaps, are there too as long as the ids fit a byte.
 
     Args:
         class_names: `{id: name}`.
         class_colors: `{id: "#rrggbb"}` of the same ids.
+        pixels: Pixels of each of these classes.
+        hectares: Area of each of these classes.
     """
     root = ElementTree.Element("PAMDataset")
     band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
@@ -196,15 +204,18 @@ def class_sidecar_xml(class_names: Mapping[int, str], class_colors: Mapping[int,
     if highest <= np.iinfo(np.uint8).max:
         categories = ElementTree.SubElement(band, "CategoryNames")
         for id_ in range(highest + 1):
-            ElementTree.SubElement(categories, "Category").text = class_names.get(id_, "")
+            ElementTree.SubElement(categories, "Category").text = one_line(class_names.get(id_, ""))
+    measured = [
+        (column, values) for column, values in ((_COUNT_COLUMN, pixels), (_AREA_COLUMN, hectares)) if values is not None
+    ]
     table = ElementTree.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    for index, (name, type_, usage) in enumerate(_TABLE_COLUMNS):
+    for index, (name, type_, usage) in enumerate((*_TABLE_COLUMNS, *(column for column, _ in measured))):
         definition = ElementTree.SubElement(table, "FieldDefn", index=str(index))
         for tag, value in (("Name", name), ("Type", type_), ("Usage", usage)):
             ElementTree.SubElement(definition, tag).text = str(value)
     for index, (id_, name) in enumerate(sorted(class_names.items())):
         row = ElementTree.SubElement(table, "Row", index=str(index))
-        for value in (id_, name, *rgb(class_colors[id_])):
+        for value in (id_, one_line(name), *rgb(class_colors[id_]), *(values[id_] for _, values in measured)):
             ElementTree.SubElement(row, "F").text = str(value)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -212,6 +223,11 @@ def class_sidecar_xml(class_names: Mapping[int, str], class_colors: Mapping[int,
 
 def _nodata(scene: xr.DataArray) -> float:
     return float(scene.rio.encoded_nodata if scene.rio.encoded_nodata is not None else -9999)
+
+
+def one_line(name: str) -> str:
+    """Return a name without control characters, which XML has no way to write."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def _profile(array: xr.DataArray, dtype: type, nodata: float) -> dict[str, Any]:

@@ -10,18 +10,22 @@ import typer
 from rich.markup import escape
 
 from spectralmamba.cli.options import (
+    Acquired,
     AllowMissingRange,
     BandAxis,
     Device,
     Format,
     Keep,
     ModelFile,
+    Overview,
+    SmallestArea,
+    Stac,
     Variable,
     WaterBands,
     opening_options,
 )
-from spectralmamba.cli.show import adapted_aloud, console, errors, pixel_bar, say_files
-from spectralmamba.errors import OutputError, SceneError
+from spectralmamba.cli.show import adapted_aloud, console, errors, pixel_bar, say_files, say_gis_files
+from spectralmamba.errors import ClusterError, OutputError, SceneError, SpectralMambaError
 from spectralmamba.memory import bytes_of
 
 if TYPE_CHECKING:
@@ -82,6 +86,17 @@ def map_command(
         Literal["float32", "float16"],
         typer.Option(help="Of matrix products on a GPU; float16 is faster and changes a label in some thousands."),
     ] = "float32",
+    polygons: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the map's polygons to this GeoPackage (.gpkg); of several scenes the folder for them.",
+            show_default=False,
+        ),
+    ] = None,
+    smallest_area: SmallestArea = None,
+    overview: Overview = False,
+    stac: Stac = False,
+    acquired: Acquired = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a stopped run of the same command was, if one was stopped.")
     ] = False,
@@ -96,6 +111,8 @@ def map_command(
 ) -> None:
     """Classify whole scenes and write maps as cloud-optimised GeoTIFFs, or one as a Zarr store.
 
+    Beside a GeoTIFF go its style for QGIS, its attribute table and the areas of its classes.
+
     A run that was stopped or killed goes on with --resume, and ends in the same bytes.
 
     A scene of other wavelengths than the classifier's is resampled to its bands.
@@ -105,6 +122,7 @@ def map_command(
     opening = opening_options(locals())
     from spectralmamba.archive import names_several
     from spectralmamba.classifier import Classifier
+    from spectralmamba.gis import GisFiles
     from spectralmamba.zarr_maps import is_zarr
 
     allowed = None if memory is None else bytes_of(memory)
@@ -116,6 +134,7 @@ def map_command(
         "dask": dask,
         "precision": precision,
         "allow_missing_range": allow_missing_range,
+        "gis": GisFiles(polygons or False, smallest_area, overview, stac, acquired),
     }
     out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
     if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:
@@ -159,12 +178,13 @@ def _map_one(
     options: dict[str, Any],
     overwrite: bool,
 ) -> None:
-    from spectralmamba.errors import ClusterError
+    from spectralmamba.gis.beside import optional_files
     from spectralmamba.mapping import layer_files, map_scene
     from spectralmamba.scenes import open_scene
     from spectralmamba.unfinished import is_unfinished
 
-    for file in (out, *layer_files(out).values()):
+    polygons = options["gis"].polygons
+    for file in (out, *layer_files(out).values(), *optional_files(out), *([polygons] if polygons else [])):
         if file.exists() and not overwrite and not (options["resume"] and is_unfinished(out)):
             raise OutputError("this file exists", file=file, remedy="Choose another --out or add --overwrite.")
     classifier = load()
@@ -176,9 +196,14 @@ def _map_one(
         if is_unfinished(out):
             errors.print("What is classified so far is kept: the same command with --resume goes on.")
         raise
+    except SpectralMambaError:
+        if out.is_file() and is_unfinished(out):
+            errors.print("The map is finished: the same command with --resume makes the files beside it.")
+        raise
     say_files(Map=files.classes)
     for name, file in {"Confidence": files.confidence, "Novelty": files.novelty, "Set size": files.set_size}.items():
         if file not in (None, files.classes):  # a Zarr store holds all layers
             say_files(**{name: file})
+    say_gis_files(files.gis)
     if not files.georeferenced:
         console.print("The scene has no georeference, so the map has none.")

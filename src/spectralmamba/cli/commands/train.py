@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectralmamba.cli.options import (
+    Acquired,
     AllTouched,
     BandAxis,
     Classes,
@@ -22,14 +23,17 @@ from spectralmamba.cli.options import (
     LabelLayer,
     LabelVariable,
     Merge,
+    Overview,
     PointRadius,
     SceneFile,
     Shrink,
+    SmallestArea,
+    Stac,
     Variable,
     WaterBands,
 )
 from spectralmamba.cli.prepare import trained_runs
-from spectralmamba.cli.show import console, pixel_bar, print_scores, print_summary, say_files
+from spectralmamba.cli.show import console, pixel_bar, print_scores, print_summary, say_files, say_gis_files
 
 if TYPE_CHECKING:
     from spectralmamba.evaluation import Scores
@@ -153,26 +157,42 @@ def train(
 
 
 def _with_training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `train`, which it takes as keyword arguments."""
-    command.__signature__ = inspect.signature(train, eval_str=True)  # pyright: ignore[reportFunctionMemberAccess]
-    command.__annotations__ = train.__annotations__
+    """Give a command the options of `train` before its own; it takes those as keyword arguments."""
+    of_train, own = (inspect.signature(each, eval_str=True).parameters.values() for each in (train, command))
+    named = [option for option in own if option.kind is not inspect.Parameter.VAR_KEYWORD]
+    signature = inspect.Signature([*of_train, *(option.replace(kind=option.POSITIONAL_OR_KEYWORD) for option in named)])
+    command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    command.__annotations__ = train.__annotations__ | command.__annotations__
     return command
 
 
 @_with_training_options
-def run_all(**options: Any) -> None:
+def run_all(
+    *,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="Also write map_polygons.gpkg, the map's polygons as GeoPackage.")
+    ] = False,
+    smallest_area: SmallestArea = None,
+    overview: Overview = False,
+    stac: Stac = False,
+    acquired: Acquired = None,
+    **options: Any,
+) -> None:
     """Do it all: train, evaluate, map and report, in one folder."""
+    from spectralmamba.gis import GisFiles
+
     scores: dict[int, Scores] = {}
-    folder = options["out"]
-    for run, classifier in trained_runs(options, scored=True):
+    folder, gis = options["out"], GisFiles(polygons, smallest_area, overview, stac, acquired)
+    for run, classifier in trained_runs(options, scored=True, gis=gis):
         with pixel_bar("map") as advance:
-            files = run.run.map(classifier, run.scene, advance)
+            files = run.run.map(classifier, run.scene, advance, gis)
         if not files.georeferenced:
             console.print("The scene has no georeference, so the map has none.")
         scores[run.settings.seed] = run.evaluate(classifier)
         print_scores(scores[run.settings.seed])
         report_file = run.run.report()
         say_files(Map=files.classes, Report=report_file)
+        say_gis_files(files.gis)
     if options["seeds"] is not None:
         from spectralmamba.runs import write_summary
 

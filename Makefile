@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu fuzz bench bench-speed bench-scale docs clean
+.PHONY: setup demo test lint test-gpu test-qgis fuzz bench bench-speed bench-scale docs clean
 
 setup: $(READY)
 
@@ -30,6 +30,12 @@ test: lint
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu tests/test_gpu.py
 
+# Needs QGIS with its Python, on Debian the package python3-qgis.
+test-qgis: $(READY)
+	$(BIN)/spectralmamba simulate --out qgis-check --overwrite
+	$(BIN)/spectralmamba run qgis-check/scene.tif qgis-check/labels.tif --split regions --per-class 30 --model support_vectors --polygons --out qgis-check/result --overwrite
+	QT_QPA_PLATFORM=offscreen /usr/bin/python3 tests/qgis_check.py qgis-check/result
+
 fuzz: $(READY)
 	SPECTRALMAMBA_FUZZ_CASES=100000 $(BIN)/pytest --timeout 3600 tests/products/test_fuzz_headers.py
 
@@ -53,4 +59,4 @@ docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py
 
 clean:
-	rm -rf $(VENV) demo build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo qgis-check build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -79,7 +79,7 @@ def main() -> None:
     """Run the command line; leave with 2 for a mistake that the user can mend, 1 for a defect of the program."""
     # Imports make many objects and no garbage; searching them for cycles, again and again and at the end, takes 0.25 s.
     gc.set_threshold(100_000, 20, 20)
-    atexit.register(gc.freeze)
+    atexit.register(_leave_cycles)
     try:
         app(standalone_mode=True)
     except TrainingInterrupted as error:
@@ -100,6 +100,12 @@ def main() -> None:
             "[red]This is a defect of spectralmamba, not a mistake of yours.[/red] Please report it with the lines above."
         )
         sys.exit(DEFECT)
+
+
+def _leave_cycles() -> None:
+    """Let the interpreter end without a last search for cycles; triton would call what is left in them leaks, on many lines."""
+    if "triton" not in sys.modules:
+        gc.freeze()
 
 
 def _no_space(error: OSError) -> str:

@@ -129,7 +129,7 @@ class Classifier:
         """
         card, tensors = _read(path)
         try:
-            _check_card(card)
+            check_card(card)
             bands, classes = len(card["bands"]["used"]), len(card["classes"])
             # The weights that it begins with are drawn, and replaced; on torch's device "meta", which draws none, this would take
             # 80 MB and a second for imports.
@@ -155,6 +155,38 @@ class Classifier:
             _check_tensors(path, prefix, module, part)
             module.load_state_dict(part, assign=True)
         return cls(network.eval(), transform, card, novelty if has_novelty else None, sets).to(find_device(device))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool = False,
+        endpoint: str | None = None,
+        revision: str | None = None,
+        license: str | None = None,
+    ) -> str:
+        """Upload the classifier and its model card to a model repository; see `sharing.hub.push`."""
+        from spectralmamba.sharing.hub import push
+
+        return push(self, repo_id, token=token, private=private, endpoint=endpoint, revision=revision, license=license)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+    ) -> Classifier:
+        """Download a classifier from a model repository and check all of it; see `sharing.hub.pull` and `load`."""
+        from spectralmamba.sharing.hub import pull
+
+        file = pull(repo_id, revision=revision, token=token, endpoint=endpoint, cache_dir=cache_dir)
+        return cls.load(file, device)
 
     def predict(self, scene: xr.DataArray, *, allow_missing_range: bool = False) -> xr.DataArray:
         """Return the class id of each pixel, `(y, x)` uint16 with 0 for nodata, on the scene's grid.
@@ -507,8 +539,19 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
             found=f"{file.stat().st_size} bytes; {error}",
             remedy="Copy the file again, or train again.",
         ) from error
+    return parse_card(text, path), tensors
+
+
+def parse_card(
+    text: str | None, path: str | os.PathLike[str], expected: str = f"a classifier ({FORMAT})"
+) -> dict[str, Any]:
+    """Return the card that a file holds as JSON; `check_card` looks at what is in it.
+
+    Raises:
+        ClassifierError: There is none, or it is another kind of card, or parts of it are missing.
+    """
     if text is None:
-        raise ClassifierError("the file has no card", file=path, expected=f"a classifier ({FORMAT})")
+        raise ClassifierError("the file has no card", file=path, expected=expected)
     try:
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -519,10 +562,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
     missing = [key for key in _CARD_KEYS if key not in card]
     if missing:
         raise ClassifierError("the card is incomplete", file=path, found=f"no {', '.join(missing)}")
-    return card, tensors
+    return card
 
 
-def _check_card(card: dict[str, Any]) -> None:
+def check_card(card: dict[str, Any]) -> None:
     """Check what predicting and mapping take from a card.
 
     Raises:

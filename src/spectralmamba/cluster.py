@@ -29,6 +29,7 @@ from spectralmamba.errors import ClusterError, MissingPackageError, OutputError,
 from spectralmamba.inference import Precision, Tile, whole_blocks
 from spectralmamba.scenes.scene import Calibration, PhysicalArray, file_state
 from spectralmamba.scenes.sources import FileSource, contiguous
+from spectralmamba.sharing.onnx_classifier import load_classifier
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -449,7 +450,7 @@ def _load(job: _Job) -> Classifier:
     with _loading:
         if key not in _loaded:
             _loaded.clear()
-            _loaded[key] = Classifier.load(job.folder / _MODEL, job.device)
+            _loaded[key] = load_classifier(job.folder / _MODEL, job.device)
         return _loaded[key]
 
 

@@ -73,6 +73,10 @@ class PlanError(SpectralMambaError):
     """A plan of experiments cannot be read, or asks for what there is not."""
 
 
+class HubError(SpectralMambaError):
+    """A model repository cannot be reached, does not answer as it should, or holds no classifier."""
+
+
 class ClusterError(SpectralMambaError):
     """A Dask cluster does not answer, or cannot do the work."""
 

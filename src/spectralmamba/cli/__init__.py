@@ -25,6 +25,7 @@ from spectralmamba.cli.commands.models import models
 from spectralmamba.cli.commands.polygons import polygons
 from spectralmamba.cli.commands.report import report
 from spectralmamba.cli.commands.resample import resample
+from spectralmamba.cli.commands.share import card, export, pull, push
 from spectralmamba.cli.commands.simulate import simulate
 from spectralmamba.cli.commands.suggest import suggest
 from spectralmamba.cli.commands.train import run_all, train
@@ -72,6 +73,10 @@ app.command()(polygons)
 app.command()(models)
 app.command()(resample)
 app.command()(simulate)
+app.command()(card)
+app.command()(export)
+app.command()(push)
+app.command()(pull)
 app.add_typer(data, name="data")
 
 

@@ -25,6 +25,14 @@ LabelFile = Annotated[
 ModelFile = Annotated[
     Path, typer.Argument(help="Classifier: the model.safetensors that training wrote.", show_default=False)
 ]
+MappingModel = Annotated[
+    Path,
+    typer.Argument(
+        help="Classifier: the model.safetensors that training wrote, an ONNX model that `spectralmamba export` wrote, or a "
+        "repository of the Hugging Face Hub, hub:owner/name.",
+        show_default=False,
+    ),
+]
 Variable = Annotated[
     str | None, typer.Option(help="The scene's variable in a MATLAB file or Zarr store that holds several.")
 ]

@@ -75,26 +75,7 @@ class Split:
 
     def summary(self) -> str:
         """A few plain lines for people: method, counts, distance, leaks."""
-        record = self.record
-        patch, distance, leaks = record["patch"], record["distance"], record["leaks"]
-        seed = "" if record["seed"] is None else f", seed {record['seed']}"
-        lines = [
-            f"Split: {_method_in_words(record)}{seed}.",
-            f"{record['train_pixels']} training and {record['test_pixels']} test pixels"
-            + (f" of {len(record['classes'])} classes." if record["classes"] else "."),
-            *_fields_in_words(record.get("fields", {})),
-            f"From a test pixel to the nearest training pixel: at least {distance['minimum']:.1f} pixels, "
-            f"median {distance['median']:.1f}.",
-        ]
-        if leaks["test_near_training"]:
-            lines.append(
-                f"Leaks: {leaks['test_near_training']} test pixels ({leaks['share_of_test']:.1%}) have a training "
-                f"pixel in their {patch} × {patch} patch, {leaks['training_near_test']} training pixels a test pixel "
-                "in theirs."
-            )
-        else:
-            lines.append(f"Leaks: none; no {patch} × {patch} patch of a test pixel holds a training pixel.")
-        return "\n".join(lines + [f"Note: {note}." for note in record["notes"]])
+        return record_in_words(self.record)
 
     def save(self, path: str | os.PathLike[str], labels: LabelImage) -> None:
         """Write the split as a GeoTIFF that holds everything to repeat it.
@@ -150,6 +131,29 @@ class Split:
         except (KeyError, ValueError) as error:
             raise SplitError("this file is not a split", file=path, expected=expected) from error
         return cls(roles == TRAINING, roles == TEST, side > 0, record), ids.astype(np.int32)
+
+
+def record_in_words(record: dict[str, Any]) -> str:
+    """Return a few plain lines for people about a split's record: method, counts, distance, leaks."""
+    patch, distance, leaks = record["patch"], record["distance"], record["leaks"]
+    seed = "" if record["seed"] is None else f", seed {record['seed']}"
+    lines = [
+        f"Split: {_method_in_words(record)}{seed}.",
+        f"{record['train_pixels']} training and {record['test_pixels']} test pixels"
+        + (f" of {len(record['classes'])} classes." if record["classes"] else "."),
+        *_fields_in_words(record.get("fields", {})),
+        f"From a test pixel to the nearest training pixel: at least {distance['minimum']:.1f} pixels, "
+        f"median {distance['median']:.1f}.",
+    ]
+    if leaks["test_near_training"]:
+        lines.append(
+            f"Leaks: {leaks['test_near_training']} test pixels ({leaks['share_of_test']:.1%}) have a training "
+            f"pixel in their {patch} × {patch} patch, {leaks['training_near_test']} training pixels a test pixel "
+            "in theirs."
+        )
+    else:
+        lines.append(f"Leaks: none; no {patch} × {patch} patch of a test pixel holds a training pixel.")
+    return "\n".join(lines + [f"Note: {note}." for note in record["notes"]])
 
 
 def _method_in_words(record: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from spectralmamba.cli.options import (
     Device,
     Format,
     Keep,
-    ModelFile,
+    MappingModel,
     Overview,
     SmallestArea,
     Stac,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def map_command(
-    model: ModelFile,
+    model: MappingModel,
     scenes: Annotated[
         list[Path],
         typer.Argument(
@@ -121,7 +121,6 @@ def map_command(
     """
     opening = opening_options(locals())
     from spectralmamba.archive import names_several
-    from spectralmamba.classifier import Classifier
     from spectralmamba.gis import GisFiles
     from spectralmamba.zarr_maps import is_zarr
 
@@ -138,9 +137,19 @@ def map_command(
     }
     out_is_folder = not out.suffix or (out.is_dir() and not is_zarr(out))
     if len(scenes) > 1 or names_several(scenes[0]) or out_is_folder:
-        _map_many(lambda: Classifier.load(model, device), scenes, out, {**options, **opening, "overwrite": overwrite})
+        _map_many(lambda: _load_aloud(model, device), scenes, out, {**options, **opening, "overwrite": overwrite})
     else:
-        _map_one(lambda: Classifier.load(model, device), scenes[0], out, opening, options, overwrite)
+        _map_one(lambda: _load_aloud(model, device), scenes[0], out, opening, options, overwrite)
+
+
+def _load_aloud(model: Path, device: str) -> Classifier:
+    """Load what maps, and say what it does not tell."""
+    from spectralmamba.sharing import OnnxClassifier, load_classifier
+
+    classifier = load_classifier(model, device)
+    if isinstance(classifier, OnnxClassifier):
+        console.print(f"Note: an ONNX model has no {' and no '.join(classifier.left_out)}; the map has none either.")
+    return classifier
 
 
 def _map_many(load: Callable[[], Classifier], places: list[Path], folder: Path, options: dict[str, Any]) -> None:

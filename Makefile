@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu test-qgis fuzz bench bench-speed bench-scale docs clean
+.PHONY: setup demo test lint test-gpu test-qgis qgis-plugin test-qgis-plugin fuzz bench bench-speed bench-scale docs clean
 
 setup: $(READY)
 
@@ -36,6 +36,14 @@ test-qgis: $(READY)
 	$(BIN)/spectralmamba run qgis-check/scene.tif qgis-check/labels.tif --split regions --per-class 30 --model support_vectors --polygons --out qgis-check/result --overwrite
 	QT_QPA_PLATFORM=offscreen /usr/bin/python3 tests/qgis_check.py qgis-check/result
 
+qgis-plugin:
+	$(PYTHON) qgis/build.py
+
+# Needs QGIS, as test-qgis does. It keeps its settings in a folder of its own.
+test-qgis-plugin: $(READY)
+	$(BIN)/spectralmamba simulate --out qgis-plugin-check --overwrite
+	QT_QPA_PLATFORM=offscreen /usr/bin/python3 tests/qgis_plugin_check.py $(BIN)/spectralmamba qgis-plugin-check
+
 fuzz: $(READY)
 	SPECTRALMAMBA_FUZZ_CASES=100000 $(BIN)/pytest --timeout 3600 tests/products/test_fuzz_headers.py
 
@@ -59,4 +67,4 @@ docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py
 
 clean:
-	rm -rf $(VENV) demo qgis-check build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo qgis-check qgis-plugin-check build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -483,6 +483,22 @@ def unbroken(example: Example, tmp_path_factory: pytest.TempPathFactory) -> byte
     return (out / "model.safetensors").read_bytes()
 
 
+def test_programs_read_progress_in_lines(
+    tmp_path: Path, example: Example, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECTRALMAMBA_PROGRESS", "lines")
+    answer = command_line("train", example.scene, example.labels, "--out", tmp_path / "out", *QUICK)
+    assert answer.code == 0, answer
+    lines = [line for line in answer.out.splitlines() if line.startswith("progress ")]
+    assert lines == ["progress 0.33 train", "progress 0.66 train", "progress 1.00 train"]
+    answer = command_line("map", trained / "model.safetensors", example.scene, "--out", tmp_path / "map.tif")
+    assert answer.code == 0, answer
+    assert "progress 1.00 map" in answer.out.splitlines()
+    monkeypatch.setenv("SPECTRALMAMBA_PROGRESS", "bars")
+    answer = command_line("map", trained / "model.safetensors", example.scene, "--out", tmp_path / "other.tif")
+    assert_refused(answer, "SPECTRALMAMBA_PROGRESS", "'bars'", "lines")
+
+
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(tmp_path: Path, example: Example, unbroken: bytes) -> None:
     words = ("train", example.scene, example.labels, "--out", tmp_path / "out", *LONG)
     process = start_program(*words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from spectralmamba.errors import SettingsError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
+PROGRESS = "SPECTRALMAMBA_PROGRESS"
+"""Environment variable: with "lines", progress is printed for programs, a line `progress 0.42 train` for each hundredth."""
 _SCORES = {
     "overall_accuracy": "overall accuracy",
     "average_accuracy": "average accuracy",
@@ -102,9 +107,33 @@ def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}"
 
 
+def _progress_lines(name: str) -> Callable[[int, int], None] | None:
+    """Return what prints the share done as a line each time that it reaches another hundredth, if programs want it."""
+    wanted = os.environ.get(PROGRESS)
+    if not wanted:
+        return None
+    if wanted != "lines":
+        raise SettingsError(
+            f"unknown {PROGRESS}", found=repr(wanted), expected="lines", remedy="Set it to this, or unset it."
+        )
+    last = -1
+
+    def say(done: int, total: int) -> None:
+        nonlocal last
+        hundredths = 100 * done // max(total, 1)
+        if hundredths != last:
+            last = hundredths
+            console.print(f"progress {hundredths / 100:.2f} {name}")
+
+    return say
+
+
 @contextmanager
 def training_bar(steps: int) -> Iterator[Callable[[Progress], None] | None]:
-    """Show step, loss, rate and the time left; nothing where the output is no terminal."""
+    """Show step, loss, rate and the time left; where the output is no terminal, nothing, or lines for programs."""
+    if say := _progress_lines("train"):
+        yield lambda progress: say(progress.step, progress.steps)
+        return
     if not console.is_terminal:
         yield None
         return
@@ -131,7 +160,10 @@ def training_bar(steps: int) -> Iterator[Callable[[Progress], None] | None]:
 
 @contextmanager
 def pixel_bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show pixels done and the time left; nothing where the output is no terminal."""
+    """Show pixels done and the time left; where the output is no terminal, nothing, or lines for programs."""
+    if say := _progress_lines(name):
+        yield say
+        return
     if not console.is_terminal:
         yield None
         return

@@ -84,6 +84,8 @@ class OnnxClassifier(Classifier):
             expected = {"bands": len(card["bands"]["used"]), "patch": card["model"]["patch"]}
             expected["classes"] = len(card["classes"])
             transform = _stored_transform(content, expected["bands"])
+        except MissingPackageError:
+            raise
         except (SpectralMambaError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ClassifierError("the card does not describe the model", file=path, found=error) from error
         if network.sizes != expected:

@@ -58,11 +58,14 @@ RUN_FILES = {
     "map_set_size.tif",
     "model.safetensors",
     "overview.tif",
+    "pixels.npz",
     "report.html",
     "scores.json",
     "settings.toml",
     "spectra.json",
     "split.tif",
+    "viewer.html",
+    "why.npz",
 }
 
 
@@ -176,6 +179,7 @@ def test_run_makes_everything_in_one_folder(tmp_path: Path, example: Example) ->
     assert names(tmp_path / "out") == RUN_FILES
     assert "10 random pixels of each class, seed 0" in answer.out
     assert f"Report: {tmp_path / 'out' / 'report.html'}" in answer.out
+    assert f"Viewer: {tmp_path / 'out' / 'viewer.html'}" in answer.out
 
 
 def test_run_trains_teachers_first_unless_it_is_told_not_to(tmp_path: Path, example: Example) -> None:
@@ -235,7 +239,13 @@ def test_overwriting_deletes_only_what_a_run_writes(tmp_path: Path, example: Exa
     assert_refused(answer, "holds files already", "--overwrite")
     assert names(out) == RUN_FILES | {"notes.txt", "figures"}
     assert command_line("train", example.scene, example.labels, "--out", out, *QUICK, "--overwrite").code == 0
-    of_run = {name for name in RUN_FILES if name.startswith("map")} | {"report.html", "scores.json"}
+    of_run = {name for name in RUN_FILES if name.startswith("map")} | {
+        "pixels.npz",
+        "report.html",
+        "scores.json",
+        "viewer.html",
+        "why.npz",
+    }
     assert names(out) == RUN_FILES - of_run | {"notes.txt", "figures"}
 
 

@@ -20,6 +20,7 @@ from spectralmamba.runs import RESULT_FILES, Run, prepare_folder, split_beside, 
 from spectralmamba.training import Progress, fitting
 
 TRAINED = {"log.jsonl", "model.safetensors", "overview.tif", "settings.toml", "spectra.json", "split.tif"}
+REPORTED = {"report.html", "viewer.html"}
 MAPPED = {"map.tif", "map.tif.aux.xml", "map_areas.csv", "map.qml"} | {
     f"map_{layer}.{suffix}" for layer in ("confidence", "novelty", "set_size") for suffix in ("qml", "tif")
 }
@@ -67,9 +68,11 @@ def test_every_stage_leaves_its_documented_files_and_no_other(run: Run, data: An
     run.evaluate(classifier, scene, labels, split)
     assert names(run.folder) == TRAINED | MAPPED | {"scores.json"}
     assert run.report() == run.folder / "report.html"
-    assert names(run.folder) == TRAINED | MAPPED | {"scores.json", "report.html"}
+    assert names(run.folder) == TRAINED | MAPPED | {"scores.json"} | REPORTED
+    run.explain(classifier, scene, labels, split)
+    assert names(run.folder) == TRAINED | MAPPED | {"scores.json", "pixels.npz", "why.npz"} | REPORTED
     assert names(run.folder) <= set(RESULT_FILES)
-    assert set(run.seconds) == {"train", "map", "evaluate"}
+    assert set(run.seconds) == {"train", "map", "evaluate", "explain"}
 
 
 def test_scores_hold_what_is_documented_in_strict_json(run: Run, data: Any, quick: Settings):
@@ -232,7 +235,7 @@ def test_a_run_without_sets_has_none_in_files_scores_and_report(run: Run, data: 
         classifier = run.train(scene, labels, split, quick.replace(set_coverage=coverage), device="cpu")
         run.map(classifier, scene)
         run.evaluate(classifier, scene, labels, split)
-        assert names(run.folder) - {"report.html"} == TRAINED | MAPPED - files | {"scores.json"} | layer
+        assert names(run.folder) - REPORTED == TRAINED | MAPPED - files | {"scores.json"} | layer
         report = html.unescape(run.report().read_text(encoding="utf-8"))
         for said in ("prediction set", "In its set"):
             assert (said in report.split("settings.toml")[0]) is bool(layer)

@@ -210,7 +210,7 @@ def _tiles(
         batch_size = (BATCH if isinstance(classifier.network, Committee) else _LARGE_BATCH) if on_cpu else _GPU_BATCH
     workers = (workers or torch.get_num_threads()) if on_cpu else 1
     # On a GPU one thread launches kernels; torch keeps its threads for copies.
-    pools = _threads(workers) if on_cpu else ThreadPoolExecutor(1, "classifier")
+    pools = threads(workers) if on_cpu else ThreadPoolExecutor(1, "classifier")
     # One thread reads some million pixels a second: enough for a CPU, not for a GPU.
     readers = 1 if on_cpu else max(1, min(_READERS, (os.cpu_count() or 1) // 2))
     with pools as pool, ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(readers, "strips") as strips:
@@ -626,7 +626,7 @@ _ONE_THREAD = _OneThread()
 
 
 @contextmanager
-def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Yield a pool of so many threads, in each of which torch computes with that one."""
     with _ONE_THREAD, ThreadPoolExecutor(workers, "classifier", torch.set_num_threads, (1,)) as pool:
         yield pool

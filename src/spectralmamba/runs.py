@@ -21,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from spectralmamba.classifier import Classifier, versions
 from spectralmamba.errors import OutputError, SettingsError, SplitError
 from spectralmamba.evaluation import Scores, calibration, evaluate, summarize, wilson_interval
+from spectralmamba.explanations import choose_pixels, explain, pixel_values
 from spectralmamba.files import write_json
 from spectralmamba.gis.beside import GisFiles
 from spectralmamba.mapping import SET_SIZE_NODATA, MapFiles, map_scene
@@ -133,8 +134,20 @@ class Run:
         )
         return scores
 
+    def explain(self, classifier: Classifier, scene: xr.DataArray, labels: xr.DataArray, split: Split) -> None:
+        """Keep for the viewer spectra and probabilities, `pixels.npz`, and what decided in some test pixels, `why.npz`.
+
+        Needs the map that `map` wrote, which tells the test pixels that are wrong.
+        """
+        with self._timed("explain"):
+            values = pixel_values(classifier, scene)
+            values.save(self.folder / "pixels.npz")
+            wrong = _read_band(self.folder / "map.tif") != labels.values
+            chosen = choose_pixels(split.test & (labels.values > 0), wrong, values.step)
+            explain(classifier, scene, chosen).save(self.folder / "why.npz")
+
     def report(self) -> Path:
-        """Write `report.html` from what the folder holds."""
+        """Write `report.html` and `viewer.html` from what the folder holds; return the report's path."""
         return write_report(self.folder)
 
     def _novelty(self, tested: np.ndarray) -> dict[str, float] | None:
@@ -342,12 +355,15 @@ RESULT_FILES = (
     "map_stac.json",
     "model.safetensors",
     "overview.tif",
+    "pixels.npz",
     "report.html",
     "scores.json",
     "settings.toml",
     "spectra.json",
     "split.tif",
     "summary.json",
+    "viewer.html",
+    "why.npz",
 )
 
 

@@ -189,3 +189,11 @@ def test_time_and_memory_are_in_units_a_person_would_use() -> None:
     assert words.duration(3725) == "1\u202fh 2\u202fmin"
     assert words.duration(83.4) == "1\u202fmin 23\u202fs"
     assert words.memory(3 * 2**30) == "3.00\u202fGiB"
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(2, "every second"), (9, "every ninth"), (11, "every 11th"), (22, "every 22nd"), (101, "every 101st")],
+)
+def test_every_nth_is_said_in_words(step: int, said: str) -> None:
+    assert words.every(step) == said

@@ -40,6 +40,11 @@ class PreparedRun:
         assert self.split is not None  # a run that is scored has been refused without a split
         return self.run.evaluate(classifier, self.scene, self.labels, self.split)
 
+    def explain(self, classifier: Classifier) -> None:
+        """Keep for the viewer what decided in the split's test pixels, and values of all pixels."""
+        assert self.split is not None
+        self.run.explain(classifier, self.scene, self.labels, self.split)
+
 
 def trained_runs(
     options: dict[str, Any], scored: bool = False, gis: GisFiles | None = None

@@ -48,9 +48,15 @@ class GatedMerging(nn.Module):
         """Merge patches."""
         # Channels last, where a CPU convolves faster, and a pointwise convolution is a matrix product; no copy if they are already.
         patch = patch.permute(0, 2, 3, 1).contiguous()  # (B, P, P, L)
+        return (self._gates(patch) * patch).sum((1, 2)) * (2 / (patch.shape[1] * patch.shape[2]))
+
+    def gates(self, patch: Tensor) -> Tensor:
+        """Return what weighs each value of patches `(B, L, P, P)`, in 0 to 1, `(B, P, P, L)`."""
+        return self._gates(patch.permute(0, 2, 3, 1).contiguous())
+
+    def _gates(self, patch: Tensor) -> Tensor:
         mixed = self.depthwise(patch.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        gate = torch.sigmoid(linear(mixed, self.pointwise.weight.flatten(1), self.pointwise.bias))
-        return (gate * patch).sum((1, 2)) * (2 / (patch.shape[1] * patch.shape[2]))
+        return torch.sigmoid(linear(mixed, self.pointwise.weight.flatten(1), self.pointwise.bias))
 
     def of_image(self, image: Tensor, patch: int) -> Tensor:
         """Return what the patches around all pixels of an image `(H, W, L)` merge into, `(H − P + 1, W − P + 1, L)`."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,12 @@ class RunFolder:
     spectra: dict[str, Any] | None = None
     log: list[dict[str, Any]] | None = None
     card: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def title(self) -> str:
+        """The scene's name if the scores say it, else the folder's."""
+        file = (self.scores.get("scene") or {}).get("file")
+        return PurePath(str(file)).name if file else self.path.resolve().name
 
     @cached_property
     def classes(self) -> dict[int, MappedClass]:
@@ -174,12 +180,12 @@ def read_json(path: Path, *, required_keys: tuple[str, ...] = ()) -> dict[str, A
     try:
         content = _loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     if not isinstance(content, dict):
-        raise _damaged(path, f"a {type(content).__name__}", "an object")
+        raise damaged(path, f"a {type(content).__name__}", "an object")
     missing = [key for key in required_keys if key not in content]
     if missing:
-        raise _damaged(path, f"no {', '.join(missing)}", "all of " + ", ".join(required_keys))
+        raise damaged(path, f"no {', '.join(missing)}", "all of " + ", ".join(required_keys))
     return content
 
 
@@ -196,7 +202,7 @@ def open_raster(path: Path) -> Iterator[Any]:
             with rasterio.open(path) as dataset:
                 yield dataset
     except RasterioError as error:
-        raise _damaged(path, str(error), "a raster that GDAL reads") from error
+        raise damaged(path, str(error), "a raster that GDAL reads") from error
 
 
 def _loads(text: str | bytes) -> Any:
@@ -204,7 +210,8 @@ def _loads(text: str | bytes) -> Any:
     return json.loads(text, parse_constant=lambda _: None)
 
 
-def _damaged(path: Path, found: str, expected: str | None = None) -> OutputError:
+def damaged(path: Path, found: str, expected: str | None = None) -> OutputError:
+    """The error for a file that is not what a run writes."""
     remedy = "Make the folder anew with `spectralmamba run`."
     return OutputError(
         "this file cannot be used for the report", file=path, found=found, expected=expected, remedy=remedy
@@ -215,14 +222,14 @@ def _check_confusion(path: Path, scores: dict[str, Any]) -> None:
     classes = len(scores["classes"])
     rows = [len(row) for row in scores["confusion"]]
     if rows != [classes] * classes:
-        raise _damaged(path, f"{len(rows)} rows of the confusion matrix", f"{classes} rows and columns, one a class")
+        raise damaged(path, f"{len(rows)} rows of the confusion matrix", f"{classes} rows and columns, one a class")
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise _damaged(path, str(error), "TOML") from error
+        raise damaged(path, str(error), "TOML") from error
 
 
 def _raster_facts(path: Path) -> tuple[dict[str, str], tuple[int, int]]:
@@ -234,7 +241,7 @@ def _record_of(path: Path, tags: dict[str, str]) -> dict[str, Any]:
     try:
         return _loads(tags["SPLIT_RECORD"])
     except (KeyError, ValueError) as error:
-        raise _damaged(path, "no readable tag SPLIT_RECORD", "the split's record as JSON") from error
+        raise damaged(path, "no readable tag SPLIT_RECORD", "the split's record as JSON") from error
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from spectralmamba import files
@@ -16,6 +16,7 @@ from spectralmamba.report.networks import trained_networks
 from spectralmamba.report.pictures import all_pictures
 from spectralmamba.report.spectra import spectra_charts
 from spectralmamba.report.templates import render
+from spectralmamba.report.viewer import write_viewer
 
 FEW_CLASSES = 16  # a legend of so many fits beside the pictures
 
@@ -67,10 +68,10 @@ class ClassScore:
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write `report.html` into the folder of one run, from the files there and nothing else.
+    """Write `report.html` and `viewer.html` into the folder of one run, from the files there and nothing else.
 
-    The page holds its pictures, charts and style; it needs no script and no network. The same folder gives the same
-    bytes.
+    The report holds its pictures, charts and style; it needs no script and no network. The viewer holds all its data and runs a
+    script of its own. The same folder gives the same bytes.
 
     Args:
         folder: The run's folder with at least `scores.json`, `split.tif`, `map.tif` and `settings.toml`.
@@ -82,6 +83,7 @@ def write_report(folder: str | Path) -> Path:
         OutputError: A file that the report needs is missing or damaged, or the report cannot be written.
     """
     run = read_run(Path(folder))
+    write_viewer(run)
     path = run.path / "report.html"
     files.write_text(path, render("page.html", **_content(run)))
     return path
@@ -90,7 +92,7 @@ def write_report(folder: str | Path) -> Path:
 def _content(run: RunFolder) -> dict[str, Any]:
     scores, networks = run.scores, trained_networks(run)
     return {
-        "title": _title(run),
+        "title": run.title,
         "subtitle": _subtitle(run),
         "headlines": _headlines(scores),
         "level": words.percent((scores.get("intervals") or {}).get("level", 0.95), 0),
@@ -126,11 +128,6 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "card": None if run.card is None else words.facts(run.card),
         "software_version": str((scores.get("versions") or {}).get("spectralmamba", "")),
     }
-
-
-def _title(run: RunFolder) -> str:
-    file = (run.scores.get("scene") or {}).get("file")
-    return PurePath(str(file)).name if file else run.path.resolve().name
 
 
 def _subtitle(run: RunFolder) -> str:

@@ -35,7 +35,11 @@ def _environment() -> Environment:
     return environment
 
 
+def asset(name: str) -> Markup:
+    """A style sheet or script that lies beside the templates, to be put into a page as it is."""
+    return Markup((HERE / name).read_text(encoding="utf-8"))
+
+
 def render(template: str, **content: Any) -> str:
     """Fill in a template; all text of `content` is escaped."""
-    css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    return _environment().get_template(template).render(css=css, **content)
+    return _environment().get_template(template).render(css=asset("page.css"), **content)

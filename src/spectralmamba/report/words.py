@@ -139,6 +139,13 @@ def neighbourhood(patch: Any) -> str:
     return f"{square(patch)} neighbourhood" if is_number(patch) else "neighbourhood"
 
 
+def every(step: int) -> str:
+    """Which of many, `every third`, `every 12th`."""
+    ordinals = {2: "second", 3: "third", 4: "fourth", 5: "fifth", 6: "sixth", 7: "seventh", 8: "eighth", 9: "ninth"}
+    ending = "th" if step % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(step % 10, "th")
+    return f"every {ordinals.get(step) or f'{step}{ending}'}"
+
+
 def networks(number: int) -> str:
     """Why the curve of a training has humps; empty if one network was trained."""
     if number < 2:

@@ -13,8 +13,10 @@ from spectralmamba.cli.show import say_files
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of several seeds.", show_default=False)],
 ) -> None:
-    """Write a run's report again, from what its folder holds."""
+    """Write a run's report and viewer again, from what its folder holds."""
     from spectralmamba.report import write_report, write_summary_report
 
-    write = write_summary_report if (folder / "summary.json").is_file() else write_report
-    say_files(Report=write(folder))
+    if (folder / "summary.json").is_file():
+        say_files(Report=write_summary_report(folder))
+    else:
+        say_files(Report=write_report(folder), Viewer=folder / "viewer.html")

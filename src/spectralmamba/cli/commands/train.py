@@ -188,10 +188,11 @@ def run_all(
             files = run.run.map(classifier, run.scene, advance, gis)
         if not files.georeferenced:
             console.print("The scene has no georeference, so the map has none.")
+        run.explain(classifier)
         scores[run.settings.seed] = run.evaluate(classifier)
         print_scores(scores[run.settings.seed])
         report_file = run.run.report()
-        say_files(Map=files.classes, Report=report_file)
+        say_files(Map=files.classes, Report=report_file, Viewer=report_file.with_name("viewer.html"))
         say_gis_files(files.gis)
     if options["seeds"] is not None:
         from spectralmamba.runs import write_summary

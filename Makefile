@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu test-qgis qgis-plugin test-qgis-plugin fuzz bench bench-speed bench-scale docs clean
+.PHONY: setup demo test lint test-gpu test-qgis qgis-plugin test-qgis-plugin fuzz bench bench-speed bench-scale docs web clean
 
 setup: $(READY)
 
@@ -65,6 +65,10 @@ bench-scale: $(READY)
 
 docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py
+
+# Python's standard library is enough: the page that maps scenes in a browser, dist/spectralmamba.html.
+web:
+	$(PYTHON) web/build.py
 
 clean:
 	rm -rf $(VENV) demo qgis-check qgis-plugin-check build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

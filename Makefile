@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu test-qgis fuzz bench bench-speed bench-scale docs clean
+.PHONY: setup demo test lint test-gpu test-qgis fuzz bench bench-speed bench-scale docs docs-site clean
 
 setup: $(READY)
 
@@ -58,5 +58,9 @@ bench-scale: $(READY)
 docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py
 
+# The pages in docs/ as a site, site/index.html, which opens from the disk; every warning is an error.
+docs-site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) demo qgis-check build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo qgis-check site build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu test-qgis qgis-plugin test-qgis-plugin fuzz bench bench-speed bench-scale docs web clean
+.PHONY: setup demo test lint test-gpu test-qgis qgis-plugin test-qgis-plugin fuzz bench bench-speed bench-scale docs docs-site web dist test-dist clean
 
 setup: $(READY)
 
@@ -66,9 +66,22 @@ bench-scale: $(READY)
 docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py
 
+# The pages in docs/ as a site, site/index.html, which opens from the disk; every warning is an error.
+docs-site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Python's standard library is enough: the page that maps scenes in a browser, dist/spectralmamba.html.
 web:
 	$(PYTHON) web/build.py
 
+# Source archive, wheel, and what the environment here is made of (CycloneDX).
+dist: $(READY)
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file dist/spectralmamba.cdx.json
+
+# Installs the wheel into clean environments, with the newest and with the oldest versions that it allows, and uses it there.
+test-dist: dist
+	$(BIN)/python tests/wheel_check.py dist
+
 clean:
-	rm -rf $(VENV) demo qgis-check qgis-plugin-check build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo qgis-check qgis-plugin-check site build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -2,71 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import shlex
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import spectralmamba
+from page_files import write_example_files
+from shown_code import ROOT, code_blocks, run_block
 from spectralmamba.errors import SpectralMambaError
-from spectralmamba.scenes.writing import write_labels, write_scene
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = [
-    shlex.split(line, comments=True) for block in code_blocks("sh") for line in block.splitlines() if line.strip()
-]
+BLOCKS = code_blocks(ROOT / "README.md")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files that the README speaks of, in the working folder."""
-    geopandas = pytest.importorskip("geopandas")
-    from rasterio.features import shapes
-    from shapely.geometry import shape
-
-    scene, labels = spectralmamba.simulate_scene(rows=48, columns=48, bands=20, classes=3)
-    write_scene(scene, tmp_path / "scene.tif")
-    write_scene(scene, tmp_path / "another.tif")
-    write_scene(scene, tmp_path / "large.tif")
-    write_labels(labels, tmp_path / "labels.tif")
-    ids = labels.values.astype(np.int32)
-    fields = list(shapes(ids, mask=ids > 0, transform=labels.rio.transform()))
-    crops = [labels.attrs["class_names"][int(id_)] for _, id_ in fields]
-    outlines = [shape(outline) for outline, _ in fields]
-    geopandas.GeoDataFrame({"crop": crops}, geometry=outlines, crs=labels.rio.crs).to_file(tmp_path / "fields.gpkg")
+    pytest.importorskip("geopandas")
+    write_example_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_every_command_line_works_in_the_order_it_is_shown(folder: Path) -> None:
-    from typer.testing import CliRunner
-
-    from spectralmamba.cli import app
-
-    assert {command[0] for command in COMMANDS} == {"spectralmamba"}
-    for _, *arguments in COMMANDS:
-        trains = arguments[0] in ("run", "train") and "--help" not in arguments
-        shortened = [*arguments, "--steps", "2"] if trains else arguments
-        result = CliRunner().invoke(app, shortened)
-        assert result.exit_code == 0, f"{shlex.join(arguments)}: {result.output}{result.exception!r}"
-        for option, value in itertools.pairwise(arguments):
-            assert option != "--out" or (folder / value).exists(), f"{shlex.join(arguments)} wrote no {value}"
+    shown = [block for block in BLOCKS if block.language == "sh"]
+    assert {words[0] for block in shown for words in block.commands} == {"spectralmamba"}
+    for block in shown:
+        run_block(block, "README.md", {})
 
 
 def test_the_python_example_runs_as_it_stands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = code_blocks("python")
-    exec(compile(example, "README.md", "exec"), {})
+    (example,) = [block for block in BLOCKS if block.language == "python"]
+    run_block(example, "README.md", {})
     printed = capsys.readouterr().out
     assert "Leaks: none" in printed
     for name in ("model.safetensors", "map.tif", "map_confidence.tif", "map_novelty.tif"):

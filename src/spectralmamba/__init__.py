@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spectralmamba.classifier import Classifier
     from spectralmamba.comparison import holm, mcnemar, paired_tests
     from spectralmamba.errors import SpectralMambaError
+    from spectralmamba.estimator import SpectralMambaClassifier
     from spectralmamba.evaluation import Scores, evaluate
     from spectralmamba.mapping import map_scene
     from spectralmamba.models import create_model, list_models
@@ -32,6 +33,7 @@ _HOMES = {
     "Classifier": "classifier",
     "Scores": "evaluation",
     "Settings": "settings",
+    "SpectralMambaClassifier": "estimator",
     "SpectralMambaError": "errors",
     "Split": "splits",
     "assess": "assessment",
@@ -65,6 +67,7 @@ __all__ = [
     "Classifier",
     "Scores",
     "Settings",
+    "SpectralMambaClassifier",
     "SpectralMambaError",
     "Split",
     "assess",

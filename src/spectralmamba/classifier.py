@@ -33,7 +33,14 @@ from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.resampling import apply_resampling, find_resampling
 from spectralmamba.scenes.sensors import SpectralBands
 from spectralmamba.scenes.statistics import sample_windows
-from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
+from spectralmamba.tensor_files import (
+    pack_tensors,
+    read_tensors,
+    under_prefix,
+    unpack_tensors,
+    with_prefix,
+    write_tensors,
+)
 from spectralmamba.tiling import choose_tile
 from spectralmamba.transforms import InputTransform
 
@@ -103,6 +110,14 @@ class Classifier:
         beside = {"novelty.": self.novelty, "sets.": self.sets}
         return parts | {prefix: module for prefix, module in beside.items() if module is not None}
 
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        """Its tensors, by their names in its file."""
+        tensors: dict[str, Tensor] = {}
+        for prefix, module in self._parts.items():
+            tensors |= with_prefix(prefix, module.state_dict())
+        return tensors
+
     def to(self, device: torch.device | str) -> Classifier:
         """Move it to a device and return it."""
         for module in self._parts.values():
@@ -111,10 +126,11 @@ class Classifier:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the classifier to one safetensors file, atomically; the card is JSON in its header."""
-        tensors: dict[str, Tensor] = {}
-        for prefix, module in self._parts.items():
-            tensors |= with_prefix(prefix, module.state_dict())
-        write_tensors(path, tensors, "card", self.card)
+        write_tensors(path, self._tensors, "card", self.card)
+
+    def to_bytes(self) -> bytes:
+        """Return what `save` writes."""
+        return pack_tensors(self._tensors, "card", self.card)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Classifier:
@@ -127,7 +143,28 @@ class Classifier:
         Raises:
             ClassifierError: The file is missing, damaged, not a classifier, or its parts do not fit each other.
         """
-        card, tensors = _read(path)
+        return cls._of(*_read(path), path, device)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, device: str = "auto") -> Classifier:
+        """Read a classifier from what `to_bytes` gave, and check all of it, as `load` does.
+
+        Raises:
+            ClassifierError: The bytes are cut off, not a classifier's, or its parts do not fit each other.
+        """
+        try:
+            text, tensors = unpack_tensors(content, "card")
+        except (SafetensorError, ValueError) as error:
+            raise ClassifierError(
+                "these are not the bytes of a whole safetensors file", found=f"{len(content)} bytes; {error}"
+            ) from error
+        return cls._of(parse_card(text, None), tensors, None, device)
+
+    @classmethod
+    def _of(
+        cls, card: dict[str, Any], tensors: dict[str, Tensor], path: str | os.PathLike[str] | None, device: str
+    ) -> Classifier:
+        """Build a classifier from card and tensors, and check that they fit."""
         try:
             check_card(card)
             bands, classes = len(card["bands"]["used"]), len(card["classes"])
@@ -302,6 +339,16 @@ class Classifier:
         self.network.eval()
         normalised = pixels.with_values(self.transform(pixels.values))
         return inference.look_at(self, normalised, positions, batch_size).probabilities
+
+    def logits(self, patches: np.ndarray) -> np.ndarray:
+        """Return the logits `(n, K)`, float32, of patches that need not lie in a scene.
+
+        What it says of a patch depends on nothing but the patch and the device: to the last bit not on those beside it.
+
+        Args:
+            patches: The bands that it uses, as the scene has them, `(n, P, P, L)`, or of single spectra `(n, L)`; all finite.
+        """
+        return inference.patch_logits(self, torch.from_numpy(np.array(patches, np.float32))).cpu().numpy()
 
     @property
     def spectral_bands(self) -> SpectralBands:
@@ -543,7 +590,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
 
 
 def parse_card(
-    text: str | None, path: str | os.PathLike[str], expected: str = f"a classifier ({FORMAT})"
+    text: str | None, path: str | os.PathLike[str] | None, expected: str = f"a classifier ({FORMAT})"
 ) -> dict[str, Any]:
     """Return the card that a file holds as JSON; `check_card` looks at what is in it.
 
@@ -599,7 +646,9 @@ def check_card(card: dict[str, Any]) -> None:
         raise TypeError("versions that are not text")
 
 
-def _check_tensors(path: str | os.PathLike[str], prefix: str, module: nn.Module, part: dict[str, Tensor]) -> None:
+def _check_tensors(
+    path: str | os.PathLike[str] | None, prefix: str, module: nn.Module, part: dict[str, Tensor]
+) -> None:
     expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in module.state_dict().items()}
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in part.items()}
     for name in sorted(expected.keys() | found.keys()):

@@ -45,6 +45,10 @@ class LabelError(SpectralMambaError):
     """Labels cannot be opened, do not fit the scene, or are not enough."""
 
 
+class SampleError(SpectralMambaError, ValueError):
+    """An estimator cannot learn from spectra, classes or weights, or tell what is asked; scikit-learn expects a ValueError."""
+
+
 class SplitError(SpectralMambaError):
     """The labels cannot be divided as asked."""
 

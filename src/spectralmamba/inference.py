@@ -103,6 +103,22 @@ def look_at(classifier: Classifier, pixels: Pixels, positions: Tensor, batch_siz
 
 
 @torch.inference_mode()
+def patch_logits(classifier: Classifier, patches: Tensor) -> Tensor:
+    """Return the logits `(n, K)` of patches `(n, P, P, L)` or spectra `(n, L)`, as the scene has them; see `Classifier.logits`."""
+    network = fused(classifier.network.eval())
+    found = [classifier.transform.mean.new_zeros(0, len(classifier.classes))]
+    width = classifier.patch**2
+    with exact_convolutions():
+        for batch in patches.split(BATCH):
+            # Always as many: with another number of rows, matrix products add up in another order.
+            full = batch.new_zeros(BATCH, width, patches.shape[-1])
+            full[: len(batch)] = batch.reshape(len(batch), width, -1)
+            spectra = classifier.transform(full.to(classifier.device).flatten(0, 1)).unflatten(0, (BATCH, width))
+            found.append(network(as_input(spectra))[: len(batch)])
+    return torch.cat(found)
+
+
+@torch.inference_mode()
 def _look(classifier: Classifier, batches: Iterator[Tensor | Patches], like: Tensor) -> Seen:
     """Return what a classifier says of patches, so many at a time."""
     found = [like.new_zeros(0, len(classifier.classes))]

@@ -70,7 +70,7 @@ def test_patches_are_not_turned_if_not_asked_for_or_if_they_are_one_pixel():
 def test_no_amplitude_is_no_change(spectra: Tensor):
     assert torch.equal(changed(spectra), spectra)
     targets = torch.eye(4)[torch.arange(64) % 4]
-    mixed, mixed_targets = make().mix(spectra, targets, 0)
+    mixed, mixed_targets = make().mix((spectra, targets), 0)
     assert torch.equal(mixed, spectra)
     assert torch.equal(mixed_targets, targets)
 
@@ -175,7 +175,7 @@ def test_a_block_wider_than_the_spectrum_is_the_spectrum(spectra: Tensor):
 
 def test_mixup_keeps_each_target_a_distribution_and_mixes_spectra_alike(spectra: Tensor):
     targets = torch.eye(64)
-    mixed, shares = make(mixup=0.4).mix(spectra, targets, 0)
+    mixed, shares = make(mixup=0.4).mix((spectra, targets), 0)
     torch.testing.assert_close(shares.sum(1), torch.ones(64), rtol=0, atol=1e-6)  # two summands in float32
     assert shares.min() >= 0
     expected = torch.einsum("bc,cpl->bpl", shares, spectra)
@@ -189,8 +189,8 @@ def test_the_same_seed_and_step_change_alike_and_others_otherwise(spectra: Tenso
     assert not torch.equal(changed(spectra, seed=1, **settings), once)
     assert not torch.equal(change(make(**settings), spectra, step=1), once)
     targets = torch.eye(64)
-    shares = [make(mixup=0.4, seed=seed).mix(spectra, targets, step)[1] for seed, step in ((0, 0), (1, 0), (0, 1))]
-    assert torch.equal(make(mixup=0.4).mix(spectra, targets, 0)[1], shares[0])
+    shares = [make(mixup=0.4, seed=seed).mix((spectra, targets), step)[1] for seed, step in ((0, 0), (1, 0), (0, 1))]
+    assert torch.equal(make(mixup=0.4).mix((spectra, targets), 0)[1], shares[0])
     assert not torch.equal(shares[0], shares[1])
     assert not torch.equal(shares[0], shares[2])
 

@@ -190,6 +190,24 @@ def test_seeds_trained_together_make_up_for_their_own_rare_classes(
     assert_near(found, alone(scene, splits, settings))
 
 
+@pytest.mark.parametrize("rare_classes", ["as drawn", "balanced batches", "balanced loss"])
+def test_seeds_trained_together_heed_weights(
+    scene: Scene, light: Settings, rare_classes: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SPECTRALMAMBA_SELF_CHECK", "1")
+    settings = light.replace(mixup=0.4, rare_classes=rare_classes)
+    weights = np.random.default_rng(0).uniform(0.1, 4, scene[1].shape)
+    splits = other_pixel_counts(scene[1])
+    with joined():
+        found = fit_seeds(*scene, splits, settings, weights=weights, device="cpu")
+    expected = alone(scene, splits, settings, weights=weights)
+    assert_near(found, expected)
+    plain = alone(scene, splits, settings)
+    for seed in SEEDS:
+        first, second = (of[seed].network.state_dict()["network.last.weight"] for of in (expected, plain))
+        assert (first - second).norm() / second.norm() > 1e-3
+
+
 def without_most_of(labels: xr.DataArray, split: Split, class_id: int) -> Split:
     train = split.train.copy()
     rows, columns = np.nonzero(train & (labels.values == class_id))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import xarray as xr
 
+import spectralmamba.accessor  # noqa: F401  registers .spectralmamba
 from spectralmamba.errors import SceneError
 from spectralmamba.scenes.products.finding import find_product
 from spectralmamba.scenes.scene import RawScene, build_scene

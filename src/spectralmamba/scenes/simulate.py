@@ -11,6 +11,7 @@ from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, maximum_filter, minimum_filter
 from scipy.spatial import KDTree
 
+import spectralmamba.accessor  # noqa: F401  registers .spectralmamba
 from spectralmamba.scenes.palette import default_colors
 
 NODATA = -9999.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, cached_property
@@ -143,13 +144,13 @@ class Augmentation:
             changed.addcmul_(noise, kept[:, None], value=self.settings.noise)
         return changed
 
-    def mix(self, spectra: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Mix each spectrum `(B, P², L)` and target `(B, K)` with another of the batch (mixup)."""
+    def mix(self, parts: Sequence[Tensor], step: int) -> list[Tensor]:
+        """Mix what belongs to each sample, tensors `(B, …)`, with that of another of the batch (mixup)."""
         if not self.settings.mixup:
-            return spectra, targets
-        weight, order = self.mixture(len(spectra), step)
-        other = torch.from_numpy(order).to(spectra.device)
-        return spectra.lerp(spectra[other], 1 - weight), targets.lerp(targets[other], 1 - weight)
+            return list(parts)
+        share, order = self.mixture(len(parts[0]), step)
+        other = torch.from_numpy(order).to(parts[0].device)
+        return [part.lerp(part[other], 1 - share) for part in parts]
 
     def mixture(self, batch: int, step: int) -> tuple[float, np.ndarray]:
         """Draw the share that samples keep in a step, and which other each is mixed with, `(B,)`."""

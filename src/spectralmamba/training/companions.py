@@ -108,7 +108,9 @@ def propagate_labels(task: Task, settings: Settings, patch: int) -> LabelPropaga
         distances = torch.cdist(exact, exact)  # (S, S)
         smoother.spacing.copy_(_spacing(distances, _FINEST * (seen.shape[1] * variance) ** 0.5))
         weights = torch.exp(-float(smoother.gamma) * distances.square())
-        smoother.shares.copy_(_spread(weights, task.targets[labelled], len(task.classes), passed_on, balanced))
+        counts = None if task.weights is None else task.weights[labelled]
+        given = task.targets[labelled]
+        smoother.shares.copy_(_spread(weights, given, len(task.classes), passed_on, balanced, counts))
     return found.eval()
 
 
@@ -123,7 +125,14 @@ def _spacing(distances: Tensor, finest: float) -> Tensor:
     return torch.where(nearest < torch.inf, nearest, finest)
 
 
-def _spread(weights: Tensor, targets: Tensor, classes: int, passed_on: float, balanced: bool = False) -> Tensor:
+def _spread(
+    weights: Tensor,
+    targets: Tensor,
+    classes: int,
+    passed_on: float,
+    balanced: bool = False,
+    counts: Tensor | None = None,
+) -> Tensor:
     """Return each node's shares of the classes `(S, K)`; the first nodes are labelled, their targets `(n,)`.
 
     Args:
@@ -132,13 +141,14 @@ def _spread(weights: Tensor, targets: Tensor, classes: int, passed_on: float, ba
         classes: K.
         passed_on: α, how much of what a node says comes from its neighbours.
         balanced: Whether the labels of a class count as much together as those of any other.
+        counts: How much each label counts, `(n,)`; all alike if None.
     """
     weights.fill_diagonal_(0)
     scale = weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny).rsqrt()
     size = len(weights)
     matrix = torch.eye(size, dtype=weights.dtype, device=weights.device) - passed_on * weights * scale * scale[:, None]
     given = weights.new_zeros(size, classes)
-    given[torch.arange(len(targets)), targets.to(weights.device)] = 1
+    given[torch.arange(len(targets)), targets.to(weights.device)] = 1 if counts is None else counts.to(given)
     if balanced:
         given /= given.sum(0).clamp_min(1)
     found = torch.cholesky_solve(given, torch.linalg.cholesky(matrix)).clamp_min(0)
@@ -150,13 +160,13 @@ def _spread(weights: Tensor, targets: Tensor, classes: int, passed_on: float, ba
 def _learn_machine(task: Task, settings: Settings, patch: int) -> SupportVectorMachine:
     from sklearn.svm import SVC
 
-    spectra, targets, mean, scale = _standardised(task, settings, patch, _MOST_LABELLED)
+    spectra, targets, counts, mean, scale = _standardised(task, settings, patch, _MOST_LABELLED)
     weights = None if settings.rare_classes == "as drawn" else "balanced"
     gamma = 1 / (spectra.shape[1] * (spectra.var() or 1))  # SVC's "scale", which it does not tell
     found = SVC(C=_COST, gamma=gamma, class_weight=weights, decision_function_shape="ovo", random_state=0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes")  # which many classes of one label look like
-        found.fit(spectra, targets)
+        found.fit(spectra, targets, counts)
     machine = SupportVectorMachine(spectra.shape[1], len(task.classes), len(found.support_))
     values = {
         "mean": mean,
@@ -176,9 +186,9 @@ def _learn_regression(task: Task, settings: Settings, patch: int) -> LogisticReg
     from sklearn.linear_model import LogisticRegression as Regression
 
     sharpening = task.normalised.sharpening.double().cpu().numpy()
-    spectra, targets, mean, scale = _standardised(task, settings, patch, _MOST_REGRESSED, sharpening)
+    spectra, targets, counts, mean, scale = _standardised(task, settings, patch, _MOST_REGRESSED, sharpening)
     weights = None if settings.rare_classes == "as drawn" else "balanced"
-    found = Regression(C=_INVERSE_REGULARISATION, class_weight=weights, max_iter=1000).fit(spectra, targets)
+    found = Regression(C=_INVERSE_REGULARISATION, class_weight=weights, max_iter=1000).fit(spectra, targets, counts)
     weight, bias = np.asarray(found.coef_) / scale, np.asarray(found.intercept_)  # (K, L), (K,)
     if len(task.classes) == 2:  # scikit-learn has the second class's logit alone
         weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
@@ -190,8 +200,10 @@ def _learn_regression(task: Task, settings: Settings, patch: int) -> LogisticReg
 
 def _standardised(
     task: Task, settings: Settings, patch: int, most: int, matrix: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
     """Return standardised means of patches of labelled pixels `(n, L)`, their targets `(n,)`, and mean and scale of each band.
+
+    Between targets and mean stands how much each pixel counts, `(n,)`; None where all count alike.
 
     Args:
         task: Whose labels they are.
@@ -202,12 +214,13 @@ def _standardised(
     """
     chosen = _of_each_class(task.targets.cpu().numpy(), most, generator(settings.seed, Purpose.GRAPH, step=1))
     targets = task.targets[chosen].cpu().numpy()
+    counts = None if task.weights is None else task.weights[chosen].double().cpu().numpy()
     spectra = patch_means(task.normalised.pixels, task.positions[chosen], patch).double().cpu().numpy()
     spectra = spectra if matrix is None else spectra @ matrix
     mean, sd = spectra.mean(0), spectra.std(0)
     # Where bands are constant, whitening leaves rounding behind, which must not become large.
     scale = np.where(sd > _CONSTANT, sd, 1.0)
-    return (spectra - mean) / scale, targets, mean, scale
+    return (spectra - mean) / scale, targets, counts, mean, scale
 
 
 def _of_each_class(targets: np.ndarray, most: int, random: np.random.Generator) -> Tensor:

@@ -51,6 +51,7 @@ def fit(
     split: Split | None = None,
     settings: Settings | None = None,
     *,
+    weights: xr.DataArray | np.ndarray | None = None,
     device: str = "auto",
     on_step: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -67,6 +68,8 @@ def fit(
         labels: `(y, x)` class ids, 0 unlabelled, from `open_labels`.
         split: Which labelled pixels train; all of them if None. Test labels are not looked at.
         settings: Hyper-parameters; what `recommend_settings` gives if None.
+        weights: `(y, x)`, how much each label counts, at least 0; only ratios matter, and labels of 0 do not train. The loss and
+            what decides beside the network heed them. All count alike if None.
         device: "auto" (a GPU if there is one), or torch's name of a device.
         on_step: Called for every step; on a GPU for some steps at once.
         checkpoint: File to keep the state in, every few hundred steps and on Ctrl-C; it is removed at the end.
@@ -74,7 +77,7 @@ def fit(
         **changes: Single settings, such as `patch=3`.
 
     Raises:
-        LabelError: Fewer than two classes to train on, or labels on another grid.
+        LabelError: Fewer than two classes to train on, labels or weights on another grid, or weights that cannot be.
         ModelError: There is no such model, or it does not take its options.
         SceneError: No band or no pixel can be used.
         SettingsError: A setting is unknown or out of range, or the checkpoint does not fit.
@@ -85,7 +88,8 @@ def fit(
     seed = settings.seed
     listener = None if on_step is None else lambda _, progress: on_step(progress)
     checkpoints = {} if checkpoint is None else {seed: Path(checkpoint)}
-    return _fit(scene, labels, {seed: split}, settings, device, listener, checkpoints, {seed} if resume else ())[seed]
+    resumed = {seed} if resume else ()
+    return _fit(scene, labels, {seed: split}, settings, weights, device, listener, checkpoints, resumed)[seed]
 
 
 def fit_seeds(
@@ -94,6 +98,7 @@ def fit_seeds(
     splits: Mapping[int, Split | None],
     settings: Settings | None = None,
     *,
+    weights: xr.DataArray | np.ndarray | None = None,
     device: str = "auto",
     on_step: Callable[[int, Progress], None] | None = None,
     checkpoints: Mapping[int, str | os.PathLike[str]] | None = None,
@@ -110,6 +115,8 @@ def fit_seeds(
         labels: `(y, x)` class ids, 0 unlabelled, from `open_labels`.
         splits: The seeds, and which labelled pixels train with each; all of them if None.
         settings: Hyper-parameters but for the seed; what `recommend_settings` gives for the first split if None.
+        weights: `(y, x)`, how much each label counts, at least 0; only ratios matter, and labels of 0 do not train. The loss and
+            what decides beside the network heed them. All count alike if None.
         device: "auto" (a GPU if there is one), or torch's name of a device.
         on_step: Called with the seed for every step; on a GPU for some steps at once.
         checkpoints: As `fit` has one, by seed.
@@ -123,7 +130,7 @@ def fit_seeds(
     settings = (settings or recommend_settings(scene, labels, first).settings).replace(**changes)
     files = {seed: Path(file) for seed, file in (checkpoints or {}).items()}
     resumed = {seed for seed, file in files.items() if resume and file.is_file()}
-    return _fit(scene, labels, splits, settings, device, on_step, files, resumed)
+    return _fit(scene, labels, splits, settings, weights, device, on_step, files, resumed)
 
 
 def check_model(settings: Settings) -> None:
@@ -148,6 +155,7 @@ def _fit(
     labels: xr.DataArray,
     splits: Mapping[int, Split | None],
     settings: Settings,
+    weights: xr.DataArray | np.ndarray | None,
     device: str,
     on_step: Callable[[int, Progress], None] | None,
     checkpoints: Mapping[int, Path],
@@ -161,7 +169,7 @@ def _fit(
     check_model(settings)
     pixels = Pixels.from_scene(scene, bands, target)
     checksum = pixels.checksum()
-    tasks = prepare(pixels, labels, splits, settings)
+    tasks = prepare(pixels, labels, splits, settings, weights)
     with _own_randomness(target):
         choices: dict[int, Choice] = {}
         if settings.model == AUTO:

@@ -52,7 +52,10 @@ def leave_out(task: Task, left_out: np.ndarray) -> Task:
         near = np.asarray(ndimage.maximum_filter(mask, 2 * _TOGETHER + 1))
         near[rows[~left_out], columns[~left_out]] = False
         side = side[~torch.isin(side, pixels.at(near))]
-    return replace(task, positions=task.positions[keep], targets=task.targets[keep], training_side=side)
+    weights = None if task.weights is None else task.weights[keep]
+    return replace(
+        task, positions=task.positions[keep], targets=task.targets[keep], weights=weights, training_side=side
+    )
 
 
 def _groups(task: Task, targets: np.ndarray) -> np.ndarray:

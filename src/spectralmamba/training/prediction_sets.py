@@ -38,9 +38,11 @@ def learn_prediction_sets(
         patch: P of the classifier.
         decides: What decides alone or beside the network: if that is label propagation, the sets are of its probabilities.
     """
+    if settings.set_coverage == 0:
+        return None
     random = generator(settings.seed, Purpose.FOLDS, step=0)
     folds = divide(task, random)
-    if settings.set_coverage == 0 or (folds < 0).all():
+    if (folds < 0).all():
         return None
     own = None if isinstance(decides, LabelPropagation) else propagate_labels(task, settings, patch)
     propagation = own or decides

@@ -31,19 +31,42 @@ class Loss:
         self._log_prior = shares.log() if settings.rare_classes == "logit adjustment" else None
         self._weights = 1 / (counts.shape[-1] * shares) if settings.rare_classes == "balanced loss" else None
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean over a batch, `()` or `(V,)`, of the loss of logits and targets `(B, K)` or `(V, B, K)`."""
+    def __call__(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the mean over a batch, `()` or `(V,)`, of the loss of logits and targets `(B, K)` or `(V, B, K)`.
+
+        Args:
+            logits: Of the batch.
+            targets: Shares of the classes.
+            weights: How much each sample counts, `(B,)` or `(V, B)`; all alike if None.
+        """
         if self._log_prior is not None:
             logits = logits + self._log_prior
         if (
-            self._weights is None and logits.dim() == 2
+            self._weights is None and weights is None and logits.dim() == 2
         ):  # in one sum, whose last digits differ from those of a mean of sums
             return cross_entropy(logits, targets, label_smoothing=self._smoothing)
         logits, flat = logits.flatten(0, -2), targets.flatten(0, -2)
         losses = cross_entropy(logits, flat, label_smoothing=self._smoothing, reduction="none").view(targets.shape[:-1])
         if self._weights is not None:
             losses = losses * (targets * self._weights).sum(-1)
+        if weights is not None:
+            losses = losses * weights
         return losses.mean(-1)
+
+
+def batch_weights(weights: Tensor, one_hot: Tensor, settings: Settings) -> Tensor:
+    """Return how much training pixels `(n,)` count in the batches that `Settings.rare_classes` makes.
+
+    Where every class is drawn equally often, weights tell pixels of one class apart but not classes: their mean is 1 in each.
+
+    Args:
+        weights: Of the training pixels, `(n,)`.
+        one_hot: Their classes, `(n, K)`.
+        settings: `rare_classes`.
+    """
+    if settings.rare_classes != "balanced batches":
+        return weights
+    return weights / (one_hot @ (weights @ one_hot / one_hot.sum(0)))
 
 
 @torch.no_grad()

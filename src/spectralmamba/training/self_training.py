@@ -89,12 +89,15 @@ class Pupil:
         self.sums = torch.zeros(len(self._candidates), len(task.classes))
 
     def lesson(self) -> Task:
-        """Return the task with the pixels that teachers labelled."""
+        """Return the task with the pixels that teachers labelled, which count as much as labels do on average."""
         positions, targets = (
             torch.cat([self.task.positions, self.positions]),
             torch.cat([self.task.targets, self.targets]),
         )
-        return replace(self.task, positions=positions, targets=targets)
+        weights = self.task.weights
+        if weights is not None:
+            weights = torch.cat([weights, weights.new_ones(len(self.positions))])
+        return replace(self.task, positions=positions, targets=targets, weights=weights)
 
     def learned(self, network: nn.Module, stage: Stage) -> None:
         """Take what a teacher says of the candidates; at the end of a round, label those that are sure."""

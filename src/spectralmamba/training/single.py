@@ -61,7 +61,8 @@ def loss_of_step(training: Training, network: nn.Module, chosen: Tensor) -> tupl
     neighbourhoods = augmentation.turn(training.neighbourhoods[chosen], changes)
     spectra = training.task.normalised.pixels.gathered(neighbourhoods)  # (B, P², L)
     spectra = augmentation.change(spectra, changes, step)
-    spectra, targets = augmentation.mix(spectra, training.one_hot[chosen], step)
+    of_samples = [of_pixels[chosen] for of_pixels in (training.one_hot, training.weights) if of_pixels is not None]
+    spectra, targets, *weights = augmentation.mix([spectra, *of_samples], step)
 
     def drawn(call: int, shape: torch.Size) -> Tensor:
         numbers = uniform(words(settings.seed, Purpose.DROPOUT, math.prod(shape), step=step, call=call))
@@ -69,7 +70,7 @@ def loss_of_step(training: Training, network: nn.Module, chosen: Tensor) -> tupl
 
     with GivenDropout(drawn):
         logits = network(as_input(spectra))  # (B, K)
-    return training.loss(logits, targets), (logits.detach().argmax(1) == targets.argmax(1)).float().mean()
+    return training.loss(logits, targets, *weights), (logits.detach().argmax(1) == targets.argmax(1)).float().mean()
 
 
 def _seed_torch(seed: int, step: int, device: torch.device) -> None:

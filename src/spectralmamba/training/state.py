@@ -18,7 +18,7 @@ from spectralmamba.pixels import as_input, patch_means
 from spectralmamba.settings import Settings
 from spectralmamba.tensor_files import read_tensors, under_prefix, with_prefix, write_tensors
 from spectralmamba.training.augmentation import Augmentation, ClassDifferences
-from spectralmamba.training.rare_classes import Loss, without_prior
+from spectralmamba.training.rare_classes import Loss, batch_weights, without_prior
 from spectralmamba.training.schedule import Batches, one_cycle
 from spectralmamba.training.task import Task
 
@@ -129,7 +129,11 @@ class Training:
         self.augmentation = Augmentation(settings, pixels.values, task.normalised.pairs, differences)
         self.batches = Batches(task.targets.cpu().numpy(), settings)
         self.one_hot = one_hot(task.targets, len(task.classes)).float()  # (n, K)
-        self.loss = Loss(self.one_hot.sum(0), settings)
+        # How much each pixel counts in the loss, (n,); None: all alike.
+        self.weights = None if task.weights is None else batch_weights(task.weights, self.one_hot, settings)
+        weighted = self.one_hot if task.weights is None else self.one_hot * task.weights[:, None]
+        self.counts = weighted.sum(0)  # of the classes, (K,)
+        self.loss = Loss(self.counts, settings)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
@@ -146,7 +150,7 @@ class Training:
         if self.settings.rare_classes != "prior correction":
             return self.network
         examples = self.task.normalised.pixels.gathered(self.neighbourhoods[:_EXAMPLES])
-        return without_prior(self.network, self.one_hot.mean(0), as_input(examples))
+        return without_prior(self.network, self.counts / self.counts.sum(), as_input(examples))
 
     def steps_of_all(self, step: int) -> tuple[int, int]:
         """Return the steps done in all stages when `step` are done in this one, and how many there are."""

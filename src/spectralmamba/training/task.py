@@ -57,6 +57,7 @@ class Task:
         classes: Class ids `(K,)`.
         training_side: Positions of the pixels whose spectra, never labels, may be looked at, `(s,)`.
         apart: Whether what is to be told lies apart from the training pixels, rather than among them at random.
+        weights: How much each training pixel counts, `(n,)`, 1 in the mean; None if all count alike.
     """
 
     normalised: Normalised
@@ -65,6 +66,7 @@ class Task:
     classes: np.ndarray
     training_side: Tensor
     apart: bool
+    weights: Tensor | None = None
 
     @property
     def unlabelled(self) -> Tensor:
@@ -79,31 +81,38 @@ class Task:
         return torch.cat([self.normalised.pixels.values.new_zeros(0, len(self.classes)), *parts])
 
     def checksum(self) -> str:
-        """Return the SHA-256 of the training pixels and their classes."""
+        """Return the SHA-256 of the training pixels, their classes and, if there are any, their weights."""
         digest = hashlib.sha256()
-        for tensor in (self.positions, self.targets):
+        for tensor in (self.positions, self.targets, *([] if self.weights is None else [self.weights])):
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         return digest.hexdigest()
 
 
 def prepare(
-    pixels: Pixels, labels: xr.DataArray, splits: Mapping[int, Split | None], settings: Settings
+    pixels: Pixels,
+    labels: xr.DataArray,
+    splits: Mapping[int, Split | None],
+    settings: Settings,
+    weights: xr.DataArray | np.ndarray | None = None,
 ) -> dict[int, Task]:
     """Make the task of each split.
 
     Raises:
-        LabelError: Fewer than two classes to train on, or labels on another grid.
+        LabelError: Fewer than two classes to train on, labels or weights on another grid, or weights that cannot be.
         SplitError: A split is of another grid.
     """
     ids = np.asarray(labels.values)
     if ids.shape != tuple(pixels.grid.shape):
         raise LabelError("labels and scene have different shapes", found=ids.shape, expected=tuple(pixels.grid.shape))
+    of_pixels = None if weights is None else _checked_weights(weights, ids)
     scenes: dict[bytes, Normalised] = {}
     tasks: dict[int, Task] = {}
     for key, split in splits.items():
         if split is not None and split.train.shape != ids.shape:
             raise SplitError("split and labels have different shapes", found=split.train.shape, expected=ids.shape)
         training = ids > 0 if split is None else split.train & (ids > 0)
+        if of_pixels is not None:
+            training = training & (of_pixels > 0)
         positions, targets, classes = _training_pixels(pixels, ids, training)
         area = statistics_area(training, split, settings)
         name = area.tobytes()
@@ -111,8 +120,32 @@ def prepare(
             scenes[name] = normalise(pixels, area, settings)
         side = pixels.at(np.ones_like(training) if split is None else split.training_side | training)
         apart = split is None or split.record["method"] != "random"
-        tasks[key] = Task(scenes[name], positions, targets, classes, side, apart)
+        counts = None if of_pixels is None else _of_mean_one(of_pixels, pixels, positions)
+        tasks[key] = Task(scenes[name], positions, targets, classes, side, apart, counts)
     return tasks
+
+
+def _checked_weights(weights: xr.DataArray | np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return weights `(H, W)`, float64.
+
+    Raises:
+        LabelError: They are on another grid, or that of a label is negative or no finite number.
+    """
+    values = np.asarray(weights, np.float64)
+    if values.shape != ids.shape:
+        raise LabelError("labels and their weights have different shapes", found=values.shape, expected=ids.shape)
+    of_labels = values[ids > 0]
+    if (wrong := of_labels[~((of_labels >= 0) & np.isfinite(of_labels))]).size:
+        raise LabelError(
+            "a label has a weight that cannot be", found=wrong[0], expected="a finite number of at least 0"
+        )
+    return values
+
+
+def _of_mean_one(weights: np.ndarray, pixels: Pixels, positions: Tensor) -> Tensor:
+    """Return the weights `(n,)` of pixels at positions `(n,)`, divided by their mean; `weights` are those of all, `(H, W)`."""
+    chosen = weights[pixels.rows[positions].cpu().numpy(), pixels.columns[positions].cpu().numpy()]
+    return torch.from_numpy(chosen / chosen.mean()).float().to(positions.device)
 
 
 def _training_pixels(pixels: Pixels, ids: np.ndarray, training: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -202,9 +235,15 @@ def make_card(
         "labels": {
             "file": Path(str(labels.attrs.get("source", "in memory"))).name,
             **labels.attrs.get("opened_with", {}),
+            **_weights_in_card(task.weights),
         },
         "model": describe_model(settings),
     }
+
+
+def _weights_in_card(weights: Tensor | None) -> dict[str, Any]:
+    """Return least and greatest weight of training pixels, whose mean is 1; nothing where all count alike."""
+    return {} if weights is None else {"weights": [float(weights.min()), float(weights.max())]}
 
 
 def describe_model(settings: Settings) -> dict[str, Any]:

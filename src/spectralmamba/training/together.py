@@ -32,7 +32,8 @@ class JointSteps:
     """Does the steps of trainings of different seeds that stand at the same step.
 
     Args:
-        trainings: With the same settings but for the seed, the same number of classes, and on the same device.
+        trainings: With the same settings but for the seed, the same number of classes, and on the same device; pixels of all have
+            weights, or of none.
 
     Raises:
         OutOfMemoryError: They need more than the device has.
@@ -53,7 +54,9 @@ class JointSteps:
             self._step,
         )
         self._one_hot = torch.nn.utils.rnn.pad_sequence([training.one_hot for training in trainings], batch_first=True)
-        self._loss = Loss(self._one_hot.sum(1, keepdim=True), self._settings)  # what is padded is of no class
+        weights = [training.weights for training in trainings if training.weights is not None]
+        self._weights = torch.nn.utils.rnn.pad_sequence(weights, batch_first=True) if weights else None
+        self._loss = Loss(torch.stack([training.counts for training in trainings])[:, None], self._settings)
         # What is decided on the host for the next steps, what they gave, and which of them is done.
         self._chosen = torch.zeros(self.block, seeds, batch, dtype=torch.int64, device=self._device)
         self._rates = torch.zeros(self.block, device=self._device)
@@ -139,24 +142,26 @@ class JointSteps:
                 shares[number, of_seed], others[number, of_seed] = augmentation.mixture(chosen.shape[2], step + number)
         return [torch.from_numpy(values) for values in (chosen, rates, shares, others)]
 
-    def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return changed spectra `(V, B, P², L)` and targets `(V, B, K)`."""
+    def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return changed spectra `(V, B, P², L)`, targets `(V, B, K)` and weights `(V, B)`, None if all count alike."""
         spectra = self._batches.gathered(chosen)
         targets = self._one_hot.gather(1, chosen[..., None].expand(-1, -1, self._one_hot.shape[2]))
+        weights = None if self._weights is None else self._weights.gather(1, chosen)
         if self._settings.mixup:
             share, other = (tensor.index_select(0, self._place)[0] for tensor in (self._shares, self._others))
             seed = torch.arange(len(other), device=self._device)[:, None]
             spectra = spectra[seed, other].lerp(spectra, share[..., None])
             targets = targets[seed, other].lerp(targets, share)
-        return spectra, targets
+            weights = None if weights is None else weights[seed, other].lerp(weights, share[..., 0])
+        return spectra, targets, weights
 
     def _losses(self) -> tuple[Tensor, Tensor]:
         """Return each seed's loss of the step that is next, `(V,)`, and the share that it classifies right, `(V,)`."""
-        spectra, targets = self._batch(self._chosen.index_select(0, self._place)[0])
+        spectra, targets, weights = self._batch(self._chosen.index_select(0, self._place)[0])
         drawn = [self._batches.uniform(call, shape) for call, shape in enumerate(self._dropouts)]
         logits = torch.vmap(self._logits)(self._parameters, self._buffers, spectra, drawn)  # (V, B, K)
         accuracies = (logits.detach().argmax(2) == targets.argmax(2)).float().mean(1)
-        return self._loss(logits, targets), accuracies
+        return self._loss(logits, targets, weights), accuracies
 
     def _do_step(self) -> None:
         """Do one step with what is on the device; the same launches every time."""

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test lint test-gpu test-qgis qgis-plugin test-qgis-plugin fuzz bench bench-speed bench-scale docs docs-site web dist test-dist clean
+.PHONY: setup demo test lint test-gpu test-qgis qgis-plugin test-qgis-plugin fuzz bench bench-speed bench-scale bench-products docs docs-site web dist test-dist clean
 
 setup: $(READY)
 
@@ -62,6 +62,10 @@ bench-speed: $(READY)
 
 bench-scale: $(READY)
 	$(BIN)/python benchmarks/scale.py --write-docs
+
+# Makes whole products of 3 GB for a while. benchmarks/readers.py is run by hand: it needs the Pythons of other readers.
+bench-products: $(READY)
+	$(BIN)/python benchmarks/products.py --write-docs
 
 docs: $(READY)
 	$(BIN)/pytest tests/test_tutorial.py

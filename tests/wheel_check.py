@@ -1,7 +1,7 @@
 """Not a test of pytest: installs the wheel into clean environments and goes through first steps there (`make test-dist`).
 
-With the newest versions that its metadata allow, and with the oldest of what it asks for by itself. Needs the package index, and some
-gigabytes for torch's builds with CUDA.
+With the newest versions that its metadata allow, and with the oldest of what it asks for by itself. Needs the package index,
+and some gigabytes for torch's builds with CUDA.
 """
 
 from __future__ import annotations

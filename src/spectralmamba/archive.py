@@ -24,7 +24,7 @@ from spectralmamba.inference import Precision
 from spectralmamba.mapping import map_scene
 from spectralmamba.scenes import open_scene
 from spectralmamba.scenes.opening import is_one_scene, is_product_folder, is_remote
-from spectralmamba.scenes.products.finding import stands_for_product
+from spectralmamba.scenes.products.finding import Product, find_in_zip, find_product, stands_for_product
 from spectralmamba.scenes.resampling import resampled_in_words
 from spectralmamba.scenes.scene import file_state, path_state
 
@@ -77,7 +77,7 @@ def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the scenes that are meant: files, all scenes in a folder, the lines of a `.txt`, the data of STAC items in a `.json`.
 
     A Zarr store is a folder that counts as one scene, and in a folder so does one whose name ends with `.zarr`; so is the folder of
-    a product.
+    a product. In a folder the zip of a product is a scene, too, unless the product lies there unpacked.
     Paths in a list or in items are relative to its folder. Of an item the first asset with the role "data" counts, else the first
     whose name ends like a scene's.
 
@@ -89,8 +89,11 @@ def find_scenes(places: Iterable[str | os.PathLike[str]]) -> list[str]:
         path = Path(place)
         if path.is_dir() and not is_one_scene(path):
             inside = sorted(file for file in path.iterdir() if _is_scene_in_folder(file))
+            inside = sorted((*inside, *_zips_of_products(path, inside)))
             if not inside:
-                raise SceneError("the folder holds no scene", file=path, expected=f"files with {', '.join(_SUFFIXES)}")
+                raise SceneError(
+                    "the folder holds no scene", file=path, expected=f"files with {', '.join(_SUFFIXES)}, or products"
+                )
             found += map(str, inside)
         elif path.suffix.lower() in _LISTS:
             lines = [line.strip() for line in _read(path).splitlines()]
@@ -239,6 +242,33 @@ def _is_scene_in_folder(file: Path) -> bool:
         return True
     told = stands_for_product(file.name)
     return _is_scene(file.name) if told is None else told
+
+
+def _zips_of_products(folder: Path, scenes: list[Path]) -> list[Path]:
+    """Return the zips in a folder that hold a product which is not among its scenes, unpacked.
+
+    Of several zips of one product the first counts. One that cannot be looked into does, so that it is told what is wrong with it.
+    """
+    zips = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".zip" and not file.name.startswith("."))
+    known = {product.identity for scene in scenes if zips and (product := _product(scene)) is not None}
+    found = []
+    for file in zips:
+        try:
+            product = find_in_zip(file)
+        except (SceneError, OSError):
+            found.append(file)
+            continue
+        if product is not None and product.identity not in known:
+            known.add(product.identity)
+            found.append(file)
+    return found
+
+
+def _product(scene: Path) -> Product | None:
+    try:
+        return find_product(scene)
+    except SceneError:
+        return None
 
 
 def _is_scene(name: str) -> bool:

@@ -35,6 +35,7 @@ from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.resampling import resampled_in_words
 from spectralmamba.scenes.scene import file_state
+from spectralmamba.scenes.sources import GDAL_CACHE
 from spectralmamba.scenes.zarr_store import is_store, zarr_package
 from spectralmamba.tiling import choose_tile
 from spectralmamba.unfinished import UnfinishedMap, open_raster
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 512  # pixels on a side of a COG block, GDAL's default
 _THREADS_PAY = 4  # cores from which on GDAL's threads take less time than they cost
-_CACHE = 32  # MB that GDAL keeps of rasters
 _MOST_COUNTED = 254  # classes in a set
 SET_SIZE_NODATA = 255
 
@@ -234,7 +234,7 @@ def map_scene(
         raster.set_band_description(1, _LAYERS[name].description)
 
     try:
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE), unfinished.opened(record, size, kinds, resume, describe) as size:
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE), unfinished.opened(record, size, kinds, resume, describe) as size:
             keep = False
             try:
                 if unfinished.cells and on_tile is not None:

@@ -38,6 +38,7 @@ def make_emit(
     ortho_shape: tuple[int, int] = (12, 11),
     good_wavelengths: bool = True,
     name: str = NAME,
+    chunks: tuple[int, int, int] = (4, 4, 64),
     without: tuple[str, ...] = (),
 ) -> Emit:
     """Write a reflectance file; its first line is fill."""
@@ -47,7 +48,9 @@ def make_emit(
     rng = np.random.default_rng(5)
     wavelength = np.linspace(381.0, 2493.0, 285).astype(np.float32)
     good = ~(((wavelength > 1325) & (wavelength < 1435)) | ((wavelength > 1770) & (wavelength < 1962)))
-    cube = rng.uniform(0.01, 0.6, (lines, samples, 285)).astype(np.float32)
+    cube = np.empty((lines, samples, 285), np.float32)
+    for line in cube:  # whole products are made with this, too
+        line[...] = rng.uniform(0.01, 0.6, line.shape)
     cube[:, :, ~good] = -0.01
     cube[0] = -9999
     row, column = np.indices(ortho_shape)
@@ -56,7 +59,7 @@ def make_emit(
     glt_x[glt_y == 0] = 0
     glt_x[5, 3], glt_y[5, 3] = -glt_x[5, 3], -glt_y[5, 3]
     with h5py.File(path, "w") as file:
-        reflectance = file.create_dataset("reflectance", data=cube, chunks=(4, 4, 64), compression="gzip")
+        reflectance = file.create_dataset("reflectance", data=cube, chunks=chunks, compression="gzip")
         reflectance.attrs["_FillValue"] = np.array([-9999], np.float32)
         bands = file.create_group("sensor_band_parameters")
         bands["wavelengths"], bands["fwhm"] = wavelength, np.full(285, 8.5, np.float32)
@@ -75,7 +78,7 @@ def make_emit(
                 del file.attrs[part]
             else:
                 del file[part]
-    physical = np.where(cube == -9999, np.nan, cube).transpose(2, 0, 1)
+    physical = np.where(cube == -9999, np.float32(np.nan), cube).transpose(2, 0, 1)
     return Emit(path, physical, wavelength.astype(np.float64), good, glt_x, glt_y)
 
 

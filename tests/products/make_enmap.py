@@ -91,7 +91,9 @@ def make_enmap(
     folder.mkdir(parents=True, exist_ok=True)
     wavelength, swir, empty = band_layout()
     rng = np.random.default_rng(7)
-    dn = rng.integers(100, 6000, (224, *shape)).astype(np.int16)
+    dn = np.empty((224, *shape), np.int16)
+    for band in dn:  # whole products are made with this, too
+        band[...] = rng.integers(100, 6000, shape)
     dn[empty] = -32768
     background = np.zeros(shape, bool)
     background[:, 0] = off_swath

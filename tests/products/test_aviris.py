@@ -4,7 +4,6 @@ import h5py
 import numpy as np
 import pytest
 from affine import Affine
-from cut_files import check_refused_or_whole
 from make_aviris import AV3, AV3_ENVI, AV5, NG, NG_CORR, make_aviris_envi, make_aviris_netcdf
 from pyproj import Geod, Transformer
 
@@ -145,12 +144,3 @@ def test_an_envi_product_lacks_header_data_or_wavelengths(tmp_path):
     make_aviris_envi(tmp_path / "c", units="wavelength units = furlongs\n")
     with pytest.raises(SceneError, match="the header has no wavelengths"):
         open_scene(tmp_path / "c")
-
-
-def test_files_cut_at_every_64th_are_refused_or_read_whole(tmp_path):
-    for made in (make_aviris_envi(tmp_path / "a"), make_aviris_netcdf(tmp_path / "b")):
-        path = made[0]
-        whole, content = open_scene(path).values, path.read_bytes()
-        for part in range(64):
-            path.write_bytes(content[: len(content) * part // 64])
-            check_refused_or_whole(path, path, whole)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from cut_files import check_refused_or_whole
 from make_desis import CRS, STEM, TRANSFORM, make_desis
 from raster_files import write_tiff
 
@@ -108,14 +107,3 @@ def test_files_that_contradict_each_other_are_refused(tmp_path):
     write_tiff(made.image, np.zeros((79, 8, 9), np.int16))
     with pytest.raises(SceneError, match="image and metadata describe different bands"):
         open_scene(tmp_path)
-
-
-def test_files_cut_at_every_64th_are_refused_or_read_whole(tmp_path):
-    made = make_desis(tmp_path)
-    whole = open_scene(tmp_path).values
-    for path in (made.image, made.file("QL_QUALITY-2")):
-        content = path.read_bytes()
-        for part in range(64):
-            path.write_bytes(content[: len(content) * part // 64])
-            check_refused_or_whole(tmp_path, path, whole)
-        path.write_bytes(content)

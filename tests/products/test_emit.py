@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from cut_files import check_refused_or_whole
 from make_emit import GEOTRANSFORM, MASKS_V1, MASKS_V2, NAME, make_emit, make_mask
 
 from spectralmamba import map_scene, open_labels
@@ -229,18 +228,6 @@ def test_masks_of_another_shape_or_without_names_are_refused(tmp_path):
     make_mask(tmp_path, {}, names=("a", "b"))
     with pytest.raises(SceneError, match="no band of the mask flags clouds; found a, b"):
         open_scene(tmp_path)
-
-
-def test_files_cut_at_every_64th_are_refused_or_read_whole(tmp_path):
-    made = make_emit(tmp_path)
-    mask = make_mask(tmp_path, {"Cloud flag": (2, 2)})
-    whole = open_scene(tmp_path).values
-    for path in (made.path, mask):
-        content = path.read_bytes()
-        for part in range(64):
-            path.write_bytes(content[: len(content) * part // 64])
-            check_refused_or_whole(tmp_path, path, whole)
-        path.write_bytes(content)
 
 
 # Labels ------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from cut_files import check_refused_or_whole
 from make_enmap import CRS, TRANSFORM, make_enmap
 from raster_files import write_tiff
 
@@ -278,17 +277,6 @@ def test_images_of_another_shape_or_type_are_refused(tmp_path):
     write_tiff(made.image, made.dn[:, :5])
     with pytest.raises(SceneError, match="another shape than the image; found 8 × 10; expected 5 × 10"):
         open_scene(made.folder)
-
-
-def test_an_image_or_layer_cut_at_every_64th_is_refused_or_read_whole(tmp_path):
-    made = make_enmap(tmp_path)
-    whole = open_scene(tmp_path).values
-    for path in (made.image, made.file("QL_QUALITY_CLOUD"), made.file("METADATA")):
-        content = path.read_bytes()
-        for part in range(64):
-            path.write_bytes(content[: len(content) * part // 64])
-            check_refused_or_whole(tmp_path, path, whole)
-        path.write_bytes(content)
 
 
 def test_format_forces_the_reader(tmp_path):

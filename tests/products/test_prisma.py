@@ -7,7 +7,6 @@ import h5py
 import numpy as np
 import pytest
 from affine import Affine
-from cut_files import check_refused_or_whole
 from make_prisma import EPSG, NAME, TRANSFORM, make_prisma
 
 from spectralmamba.errors import MissingPackageError, SceneError
@@ -176,14 +175,6 @@ def test_other_types_and_shapes_are_refused(tmp_path):
         file[f"{SWATH}/Data Fields/SWIR_Cube"] = np.ones((7, 173, 8), np.uint16)
     with pytest.raises(SceneError, match=r"another shape than the image; found 7 × 8; expected 7 × 9"):
         open_scene(made.path)
-
-
-def test_a_file_cut_at_every_64th_is_refused_or_read_whole(tmp_path):
-    made = make_prisma(tmp_path)
-    whole, content = open_scene(made.path).values, made.path.read_bytes()
-    for part in range(64):
-        made.path.write_bytes(content[: len(content) * part // 64])
-        check_refused_or_whole(made.path, made.path, whole)
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):

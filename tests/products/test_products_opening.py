@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import rasterio
+from all_products import KNOWN, SEVEN, pack
 from make_aviris import make_aviris_envi
 from make_desis import make_desis
+from make_emit import NAME as EMIT_NAME
 from make_emit import make_emit
 from make_enmap import STEM, make_enmap
-from make_prisma import make_prisma
+from make_prisma import NAME, make_prisma
 
 from spectralmamba import fit, split_random
 from spectralmamba.archive import find_scenes, map_scenes, names_several
@@ -116,6 +119,23 @@ def test_folders_of_products_are_scenes_and_their_other_files_are_none(tmp_path)
     assert names_several(tmp_path / "archive")
 
 
+def test_zips_of_products_are_scenes_of_a_folder_unless_they_lie_there_unpacked(tmp_path):
+    folder = tmp_path / "archive"
+    make_desis(folder / "desis")
+    pack(folder / "desis.zip", folder / "desis")  # unpacked beside it
+    make_emit(folder)
+    make_prisma(folder)
+    pack(folder / "flat.zip", make_prisma(tmp_path / "same").path.parent)  # unpacked into the folder itself
+    pack(folder / "enmap.zip", make_enmap(tmp_path / "enmap").folder)
+    pack(folder / "twice.zip", tmp_path / "enmap", inside="")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "fields.shp").write_bytes(b"x")
+    pack(folder / "fields.zip", tmp_path / "others")
+    (folder / "cut.zip").write_bytes((folder / "enmap.zip").read_bytes()[:5000])
+    found = [path.rpartition("/")[2] for path in find_scenes([folder])]
+    assert sorted(found) == sorted([f"{EMIT_NAME}.nc", f"{NAME}.he5", "cut.zip", "desis", "enmap.zip"])
+
+
 def labelled(scene):
     labels = scene[0].copy(data=np.zeros(scene.shape[1:], np.int32)).drop_vars("band")
     labels.values[:, 1:5], labels.values[:, 5:] = 1, 2
@@ -133,6 +153,62 @@ def test_a_map_of_a_product_lies_where_it_lies_and_leaves_out_what_is_masked(tmp
         ids = raster.read(1)
         assert raster.transform == scene.rio.transform()
     np.testing.assert_array_equal(ids == 0, (cloud() == 1) | (np.arange(10) == 0))
+    (tmp_path / "zips").mkdir()
+    pack(tmp_path / "zips" / "scene.zip", tmp_path / "archive" / "scene")
+    (zipped,) = map_scenes(classifier, find_scenes([tmp_path / "zips"]), tmp_path / "maps of zips")
+    assert zipped.outcome == "mapped", zipped.reason
+    with rasterio.open(zipped.map) as raster:
+        np.testing.assert_array_equal(raster.read(1), ids)
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_two_products_in_one_folder_are_refused_and_named(tmp_path, name):
+    KNOWN[name].make(tmp_path)
+    for path in list(tmp_path.iterdir()):  # another acquisition
+        other = (
+            path.name.replace("2022", "2021").replace("2019", "2018").replace("2020", "2021").replace("2025", "2024")
+        )
+        assert other != path.name
+        shutil.copy(path, tmp_path / other)
+    with pytest.raises(SceneError, match=r"holds several products; found .*, .*; expected one product"):
+        open_scene(tmp_path)
+
+
+def call_all_bands_bad(name, folder):
+    """Let the product itself say so."""
+    import h5py
+
+    if name == "enmap":
+        (path,) = folder.glob("*METADATA.XML")
+        path.write_text(path.read_text().replace("<stdDeviation>800.5<", "<stdDeviation>0<"))
+    elif name == "aviris-ng":
+        (path,) = folder.glob("*.hdr")
+        path.write_text(path.read_text() + f"bbl = {{{', '.join(['0'] * 425)}}}\n")
+    else:
+        path = max(folder.glob("*.nc"), key=lambda file: "RFL" in file.name)
+        with h5py.File(path, "r+") as file:
+            group = file["sensor_band_parameters" if name == "emit" else "reflectance"]
+            group.pop("good_wavelengths", None)
+            group["good_wavelengths"] = np.zeros(len(group["fwhm"]), np.float32)
+
+
+@pytest.mark.parametrize("name", ["enmap", "emit", "aviris-ng", "aviris-3", "aviris-5"])
+def test_a_product_whose_bands_are_all_bad_is_refused(tmp_path, name):
+    KNOWN[name].make(tmp_path)
+    call_all_bands_bad(name, tmp_path)
+    with pytest.raises(SceneError, match="no band of the scene can be used"):
+        open_scene(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["enmap", "desis"])
+def test_metadata_without_a_band_are_refused(tmp_path, name):
+    KNOWN[name].make(tmp_path)
+    (path,) = (path for path in tmp_path.iterdir() if "METADATA" in path.name)
+    text = path.read_text()
+    start, end = text.index("<bandCharacterisation>"), text.index("</bandCharacterisation>")
+    path.write_text(text[:start] + "<bandCharacterisation>" + text[end:])
+    with pytest.raises(SceneError, match="describes no band; found no specific/bandCharacterisation"):
+        open_scene(tmp_path)
 
 
 def test_importing_the_package_and_opening_a_tiff_import_no_hdf5(tmp_path):

@@ -4,11 +4,14 @@ import gc
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from all_products import pack
 from cut_files import check_refused_or_whole
 from make_aviris import make_aviris_envi, make_aviris_netcdf
 from make_desis import make_desis
@@ -36,13 +39,6 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("SPECTRALMAMBA_CACHE", str(folder))
     return folder
-
-
-def pack(target: Path, folder: Path, compression: int, inside: str = "product/") -> Path:
-    with zipfile.ZipFile(target, "w", compression) as archive:
-        for path in sorted(folder.iterdir()):
-            archive.write(path, inside + path.name)
-    return target
 
 
 def unpacked(cache: Path) -> list[str]:
@@ -93,6 +89,22 @@ def test_the_unpacked_files_live_as_long_as_a_scene(tmp_path, cache):
     assert not unpacked(cache)
 
 
+def test_what_a_killed_process_has_unpacked_goes_with_the_next_one_that_unpacks(tmp_path, cache):
+    make_prisma(tmp_path / "folder")
+    archive = pack(tmp_path / "a.zip", tmp_path / "folder")
+    program = (
+        f"import os; from spectralmamba.scenes import open_scene; scene = open_scene({str(archive)!r}); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    (left,) = cache.iterdir()
+    assert unpacked(cache)
+    first = open_scene(archive)
+    assert not left.exists()
+    second = open_scene(archive)  # what is in use stays
+    assert len(list(cache.iterdir())) == 2
+    np.testing.assert_array_equal(first.values, second.values)
+
+
 def write_zip(path: Path, members: dict[str, bytes], **info: int) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -117,6 +129,29 @@ def test_links_are_refused(tmp_path):
     archive = write_zip(tmp_path / "a.zip", {"PRS_L2D_STD_1.he5": b"/etc/passwd"}, external_attr=0o120777 << 16)
     with pytest.raises(SceneError, match="found a link or device"):
         open_scene(archive)
+
+
+@pytest.mark.parametrize("product", ["enmap", "desis", "aviris-ng"])
+def test_links_out_of_a_folder_are_refused_and_those_within_or_named_are_followed(tmp_path, product):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    MAKERS[product](folder)
+    whole = open_scene(folder).values
+    main = max((path for path in folder.iterdir()), key=lambda path: path.stat().st_size)
+    main.rename(elsewhere / main.name)
+    main.symlink_to(elsewhere / main.name)
+    with pytest.raises(SceneError, match="a link that leads out of its folder") as caught:
+        open_scene(folder)
+    assert main.name in str(caught.value)
+    np.testing.assert_array_equal(open_scene(main).values, whole)
+    main.unlink()
+    (folder / "inside").write_bytes((elsewhere / main.name).read_bytes())
+    main.symlink_to("inside")
+    np.testing.assert_array_equal(open_scene(folder).values, whole)
+    main.unlink()
+    main.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SceneError, match="a file of the product is missing"):
+        open_scene(folder)
 
 
 def test_a_zip_in_a_zip_is_said(tmp_path):
@@ -181,7 +216,7 @@ def test_a_name_twice_and_two_products_are_refused(tmp_path):
 def test_a_zip_cut_at_every_64th_is_refused(tmp_path, compression):
     make_enmap(tmp_path / "folder", shape=(4, 4))
     archive = pack(tmp_path / "a.zip", tmp_path / "folder", compression)
-    whole, content = open_scene(archive).values, archive.read_bytes()
+    whole, content = open_scene(archive).load(), archive.read_bytes()
     for part in range(64):
         archive.write_bytes(content[: len(content) * part // 64])
         check_refused_or_whole(archive, archive, whole)

@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import rasterio
 import xarray as xr
 
 import spectralmamba.accessor  # noqa: F401  registers .spectralmamba
 from spectralmamba.errors import SceneError
 from spectralmamba.scenes.products.finding import find_product
 from spectralmamba.scenes.scene import RawScene, build_scene
+from spectralmamba.scenes.sources import GDAL_CACHE
 from spectralmamba.scenes.zarr_store import is_store, read_zarr
 
 KNOWN_FORMATS = (
@@ -83,7 +85,8 @@ def open_scene(
     if product is not None:
         _refuse(file, "variable", variable)
         _refuse(file, "band axis", band_axis)
-        return build_scene(product.read(choices))
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+            return build_scene(product.read(choices))
     _check_file(file)
     if choices != Choices():
         raise SceneError(

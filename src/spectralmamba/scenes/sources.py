@@ -14,6 +14,9 @@ from spectralmamba.errors import SceneError
 
 NUMERIC_KINDS = "iuf"
 
+GDAL_CACHE = 32
+"""MB that GDAL keeps of rasters that are read once and in order: more only costs memory and the time to fill it."""
+
 AHEAD_BYTES = 16384
 """What an operating system reads ahead at least, so that lines no longer than this are read whole."""
 

@@ -9,8 +9,8 @@ from spectralmamba.scenes.envi import EnviHeader, read_header
 from spectralmamba.scenes.products.bands import BandTable
 from spectralmamba.scenes.products.cube import check_cube, check_grid, product_scene
 from spectralmamba.scenes.products.files import ProductFiles
-from spectralmamba.scenes.products.masks import Choices, PixelMask
-from spectralmamba.scenes.products.rasters import TIFF_SUFFIXES, Raster, open_raster_file, read_layer
+from spectralmamba.scenes.products.masks import Choices, PixelMask, bands_flagged
+from spectralmamba.scenes.products.rasters import TIFF_SUFFIXES, Raster, check_placed, open_raster_file, read_layer
 from spectralmamba.scenes.products.xml import XmlFile, read_xml
 from spectralmamba.scenes.scene import RawScene, to_nanometres
 
@@ -52,6 +52,7 @@ def read_desis(files: ProductFiles, stem: str, choices: Choices) -> RawScene:
     check_cube(image.path, image_name, image.source, "iu", len(table.index), "16-bit integers")
     bands = table.arranged(metadata.path, choices.water_bands)
     mask = _mask(files, stem, image, bands, choices)
+    check_placed(image)
     attributes = {"sensor": "DESIS", "product_level": "L2A", "product": stem, "notes": notes}
     start = metadata.text("base/temporalCoverage/startTime")
     if start:
@@ -114,7 +115,7 @@ def _mask(files: ProductFiles, stem: str, image: Raster, bands: BandTable, choic
         good = bands.index[bands.good]
 
         def defective(rows: slice) -> np.ndarray:
-            return _flagged(layer.source.read(good, rows, slice(0, shape[1])))
+            return bands_flagged(_flagged(layer.source.read(good, rows, slice(0, shape[1]))))
 
         mask.add_defective(defective, len(good), layer.source.block_shape[0])
     return mask

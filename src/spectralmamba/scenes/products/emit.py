@@ -38,6 +38,9 @@ GLT = {"columns": "location/glt_x", "rows": "location/glt_y"}
 
 _STRIP_VALUES = 1 << 22
 
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
+"""How many bits of each byte are set."""
+
 
 def read_emit(files: ProductFiles, main: str, choices: Choices) -> RawScene:
     """Open an EMIT L2A reflectance product, with the mask file beside it.
@@ -155,13 +158,14 @@ def _add_interpolated(product: Hdf5File, mask: PixelMask, bands: BandTable) -> N
     packed = product.dataset("band_mask", 3)
     count = len(bands.index)
     check_grid(product.path, "band_mask", packed.shape, (*mask.shape, -(-count // 8)))  # type: ignore[arg-type]
-    good = bands.index[bands.good]
+    good = np.zeros(count, bool)
+    good[bands.index[bands.good]] = True
+    wanted = np.packbits(good)
 
     def interpolated(rows: slice) -> np.ndarray:
-        bits = np.unpackbits(np.asarray(packed[rows]).astype(np.uint8), axis=2)
-        return bits[:, :, good].transpose(2, 0, 1).astype(bool)
+        return _BITS[np.asarray(packed[rows]).astype(np.uint8) & wanted].sum(axis=2, dtype=np.uint16)
 
-    mask.add_defective(interpolated, len(good), packed.chunks[0] if packed.chunks else 1)
+    mask.add_defective(interpolated, int(good.sum()), packed.chunks[0] if packed.chunks else 1)
 
 
 def orthorectify(array: np.ndarray, ortho: Mapping[str, Any], fill: float) -> np.ndarray:

@@ -11,11 +11,12 @@ from spectralmamba.errors import SceneError
 from spectralmamba.scenes.products.bands import SWIR, VNIR, BandTable
 from spectralmamba.scenes.products.cube import check_cube, check_grid, product_scene
 from spectralmamba.scenes.products.files import ProductFiles
-from spectralmamba.scenes.products.masks import BACKGROUND, Choices, PixelMask
+from spectralmamba.scenes.products.masks import BACKGROUND, Choices, PixelMask, bands_flagged
 from spectralmamba.scenes.products.rasters import (
     JPEG2000_SUFFIXES,
     RASTER_SUFFIXES,
     Raster,
+    check_placed,
     open_raster_file,
     read_layer,
 )
@@ -71,6 +72,7 @@ def read_enmap(files: ProductFiles, stem: str, choices: Choices) -> RawScene:
     check_cube(image.path, image_name, image.source, "iu", len(table), "16-bit integers")
     bands = _bands(metadata, table).arranged(metadata.path, choices.water_bands)
     mask = _mask(files, stem, image, bands, choices)
+    check_placed(image)
     nodata = metadata.number("specific/backgroundValue")
     attributes = {"sensor": "EnMAP", "product_level": "L2A", "product": stem}
     start = metadata.text("base/temporalCoverage/startTime")
@@ -159,7 +161,7 @@ def _mask(files: ProductFiles, stem: str, image: Raster, bands: BandTable, choic
 
         def defective(rows: slice) -> np.ndarray:
             values = layer.source.read(good, rows, slice(0, shape[1]))
-            return (values != PIXELMASK_GOOD) & (values != LAYER_BACKGROUND)
+            return bands_flagged((values != PIXELMASK_GOOD) & (values != LAYER_BACKGROUND))
 
         mask.add_defective(defective, len(good), layer.source.block_shape[0])
     return mask

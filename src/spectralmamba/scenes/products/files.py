@@ -90,25 +90,40 @@ class FolderFiles(ProductFiles):
     Attributes:
         place: The folder.
         names: The names of its files.
+        named: The file that the user named, which may be a link to anywhere.
     """
 
     place: Path
     names: list[str]
+    named: str | None = None
 
     @classmethod
-    def of(cls, folder: Path) -> FolderFiles:
-        """Return the files of a folder.
+    def of(cls, folder: Path, named: str | None = None) -> FolderFiles:
+        """Return the files of a folder, of which the user may have named one.
 
         Raises:
             SceneError: It cannot be read.
         """
         try:
-            return cls(folder, sorted(entry.name for entry in folder.iterdir() if entry.is_file()))
+            return cls(folder, sorted(entry.name for entry in folder.iterdir() if entry.is_file()), named)
         except OSError as error:
             raise SceneError(
                 "the folder cannot be read", file=folder, found=error.strerror, remedy="Check its permissions."
             ) from error
 
     def path(self, name: str) -> Path:
-        """Return where the file is on the disk."""
-        return self.place / name
+        """Return where the file is on the disk.
+
+        Raises:
+            SceneError: It is a link that leads out of the folder.
+        """
+        path = self.place / name
+        if path.is_symlink() and name != self.named and not path.resolve().is_relative_to(self.place.resolve()):
+            raise SceneError(
+                "a file of the product is a link that leads out of its folder",
+                file=path,
+                found=f"a link to {path.resolve()}",
+                expected="the file itself, or a link within the folder",
+                remedy="Copy the file into the folder, or name the folder that holds it.",
+            )
+        return path

@@ -111,6 +111,11 @@ class Product:
     files: ProductFiles
     names: tuple[str, ...]
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Kind, key and level, which a product has in a folder and in a zip alike."""
+        return self.format, self.key.lower(), (self.level or "").upper()
+
     def read(self, choices: Choices) -> RawScene:
         """Open it.
 
@@ -162,7 +167,7 @@ def find_product(path: Path, wanted: str | None = None) -> Product | None:
         return _in_zip(path, wanted)
     for format_, kind in _kinds(wanted).items():
         if key := _key(kind, path.name, wanted is not None):
-            return _named(FolderFiles.of(path.parent), format_, kind, key, path.name, wanted is not None)
+            return _named(FolderFiles.of(path.parent, path.name), format_, kind, key, path.name, wanted is not None)
     return _by_content(path) if wanted is None else _refuse(path, wanted)
 
 
@@ -172,6 +177,15 @@ def stands_for_product(name: str) -> bool | None:
         if _key(kind, name, False):
             return kind.main.match(name) is not None and not _OTHERS.match(name)
     return None
+
+
+def find_in_zip(path: Path) -> Product | None:
+    """Return the product that a zip holds, None if it holds none.
+
+    Raises:
+        SceneError: It is damaged, not safe, needs a password, or holds several.
+    """
+    return _only(path, zip_folders(path), None)
 
 
 def _kinds(wanted: str | None) -> dict[str, Kind]:
@@ -280,7 +294,7 @@ def _by_content(path: Path) -> Product | None:
                 "PRISMA L2D, EMIT L2A, AVIRIS reflectance, or a MATLAB file that ends with .mat",
                 "Name what it is with --format, or convert it to GeoTIFF.",
             )
-    return Product(format_, path.stem, None, FolderFiles.of(path.parent), (path.name,))
+    return Product(format_, path.stem, None, FolderFiles.of(path.parent, path.name), (path.name,))
 
 
 def _refuse(path: Path, wanted: str) -> Product:

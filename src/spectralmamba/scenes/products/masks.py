@@ -93,7 +93,7 @@ class PixelMask:
         """Leave out pixels of which more than `DEFECTIVE_SHARE` of the good bands are defective.
 
         Args:
-            bands: Tells of rows which good bands of which pixels are defective, `(count, h, W)`.
+            bands: Tells of rows in how many good bands each pixel is defective, `(h, W)`.
             count: How many good bands there are.
             block: Rows that are cheap to read together.
         """
@@ -101,7 +101,7 @@ class PixelMask:
             return
         defective = np.zeros(self.shape, bool)
         for rows in strips(self.shape, count, block):
-            defective[rows] = bands(rows).mean(axis=0) > DEFECTIVE_SHARE
+            defective[rows] = bands(rows) > DEFECTIVE_SHARE * count
         self.add("defective", defective)
         seen = self.shape[0] * self.shape[1] - int(self.background.sum())
         if self.flagged["defective"] > IMPLAUSIBLE_SHARE * seen:
@@ -114,6 +114,11 @@ class PixelMask:
         """Return the counts, and what was kept, as a scene has them."""
         kept = [kind for kind in KINDS if kind in self.choices.keep]
         return {"masks": self.flagged} | ({"masks_kept": kept} if kept else {})
+
+
+def bands_flagged(flags: np.ndarray) -> np.ndarray:
+    """Return in how many bands each pixel is flagged `(h, W)`, of flags `(L, h, W)`."""
+    return flags.sum(axis=0, dtype=np.uint16)  # several times faster than sums of 64 bits
 
 
 def strips(shape: tuple[int, int], bands: int, block: int = 1) -> Iterator[slice]:

@@ -11,7 +11,7 @@ from spectralmamba.scenes.products.bands import SWIR, VNIR, BandTable, joined
 from spectralmamba.scenes.products.cube import check_cube, check_grid, product_scene
 from spectralmamba.scenes.products.files import ProductFiles
 from spectralmamba.scenes.products.hdf5 import Hdf5Cube, Hdf5File, opened_hdf5
-from spectralmamba.scenes.products.masks import Choices, PixelMask, strips
+from spectralmamba.scenes.products.masks import Choices, PixelMask, bands_flagged, strips
 from spectralmamba.scenes.scene import Place, RawScene
 
 SWATH = "HDFEOS/SWATHS/PRS_L2D_HCO"
@@ -127,7 +127,7 @@ def _mask(product: Hdf5File, cubes: tuple[Hdf5Cube, ...], bands: BandTable, choi
     for rows in strips(shape, int(good.sum()), block):
         saturated[rows] = _flags(errors, places, rows, SATURATED).any(axis=0)
     mask.add("saturated", saturated)
-    mask.add_defective(lambda rows: _flags(errors, places, rows, INVALID), int(good.sum()), block)
+    mask.add_defective(lambda rows: bands_flagged(_flags(errors, places, rows, INVALID)), int(good.sum()), block)
     return mask
 
 

@@ -58,6 +58,22 @@ def open_raster_file(files: ProductFiles, name: str) -> Raster:
     return Raster(source.path, source, Place(dataset.crs, transform))
 
 
+def check_placed(raster: Raster) -> None:
+    """Refuse an image without coordinates, which these products always have: its header has been cut off.
+
+    Raises:
+        SceneError: It has no transform or no coordinate system.
+    """
+    if raster.place.transform is None or raster.place.crs is None:
+        raise SceneError(
+            "the image has no georeference",
+            file=raster.path,
+            found="no map info" if raster.place.transform is None else "no coordinate system",
+            expected="an image on a map grid",
+            remedy="Its header is damaged or cut off; download the product again.",
+        )
+
+
 def _tiff_in_zip(files: ProductFiles, name: str) -> GeoTiffSource | None:
     """Open a GeoTIFF that a zip stores as it is, without unpacking it; None if it has to be unpacked."""
     section = files.section(name)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from spectralmamba.errors import SceneError
+from spectralmamba.files import locked
 from spectralmamba.scenes.products.files import ProductFiles, Section
 
 ZIP_STARTS = (b"PK\3\4", b"PK\5\6")
@@ -29,6 +30,9 @@ MOST_RATIO = 200
 _CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Signature, lengths of name and extra field (APPNOTE.TXT, 4.3.7)."""
+
+_PREFIX = "spectralmamba-zip-"
+"""How the names of folders begin that hold what is unpacked."""
 
 _ENCRYPTED = 1
 _DAMAGED = (zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, NotImplementedError, ValueError)
@@ -135,12 +139,13 @@ def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _temporary_folder(owner: ZipFiles) -> Path:
-    """Make a folder in the cache that goes when its owner does, or when the process ends."""
+    """Make a folder in the cache that goes with its owner or the process; after a kill, when the next one is made."""
     cache = os.environ.get("SPECTRALMAMBA_CACHE")
+    place = Path(cache or tempfile.gettempdir())
     try:
-        if cache:
-            Path(cache).mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="spectralmamba-zip-", dir=cache or None))
+        place.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(place)
+        folder, lock = _locked_folder(place)
     except OSError as error:
         raise SceneError(
             "there is no room to unpack the zip",
@@ -149,13 +154,45 @@ def _temporary_folder(owner: ZipFiles) -> Path:
             expected="a folder that can be written",
             remedy="Name one in SPECTRALMAMBA_CACHE, or unpack the zip yourself.",
         ) from error
-    weakref.finalize(owner, _remove, folder, os.getpid())
+    weakref.finalize(owner, _remove, folder, lock, os.getpid())
     return folder
 
 
-def _remove(folder: Path, process: int) -> None:
+def _locked_folder(place: Path) -> tuple[Path, int | None]:
+    """Make a folder that this process holds; return it and the descriptor that does."""
+    new = Path(tempfile.mkdtemp(prefix=".spectralmamba-new-", dir=place))
+    lock = _descriptor(new)
+    if lock is not None:
+        locked(lock)
+    # Only by its last name can it be taken for one that was left behind.
+    folder = new.with_name(_PREFIX + new.name.rpartition("-")[2])
+    new.rename(folder)
+    return folder, lock
+
+
+def _remove_left_behind(place: Path) -> None:
+    """Remove what processes that were killed have unpacked: folders that no process holds."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        lock = _descriptor(folder)
+        if lock is not None:
+            if locked(lock):
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _descriptor(folder: Path) -> int | None:
+    """Open a folder to lock it, None where that cannot be done: on Windows, or of another user."""
+    try:
+        return os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+
+
+def _remove(folder: Path, lock: int | None, process: int) -> None:
     if os.getpid() == process:  # not in a forked one
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def _unpack(path: Path, member: zipfile.ZipInfo, target: Path) -> None:

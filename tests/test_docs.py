@@ -39,8 +39,8 @@ NOT_RUN = {
 }
 """Why blocks are not run; a page that marks another one has to say so here."""
 
-OTHER_PROGRAMS = {"--nthreads", "--network", "--mamba-ssm", "--measure", "--largest"}
-"""Options of benchmarks and of Dask that pages name."""
+OTHER_PROGRAMS = {"--nthreads", "--network", "--mamba-ssm", "--measure", "--largest", "--upgrade"}
+"""Options of benchmarks, of Dask and of pip that pages name."""
 
 
 def blocks_to_run(page: Path) -> list[Any]:

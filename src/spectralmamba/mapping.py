@@ -33,12 +33,13 @@ from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.ortho_maps import put_on_map_grid
 from spectralmamba.scenes import has_georeference
 from spectralmamba.scenes.palette import rgb
+from spectralmamba.scenes.raster_files import opened_raster
 from spectralmamba.scenes.resampling import resampled_in_words
 from spectralmamba.scenes.scene import file_state
 from spectralmamba.scenes.sources import GDAL_CACHE
 from spectralmamba.scenes.zarr_store import is_store, zarr_package
 from spectralmamba.tiling import choose_tile
-from spectralmamba.unfinished import UnfinishedMap, open_raster
+from spectralmamba.unfinished import UnfinishedMap
 from spectralmamba.zarr_maps import ZarrLayer, class_flags, is_zarr, write_zarr
 
 if TYPE_CHECKING:
@@ -398,7 +399,7 @@ def _check_whole(file: Path, working: Path, pixels: int) -> None:
         RasterioError: A part is missing or differs from the working raster.
     """
     found = 0
-    with open_raster(working, "r") as source, open_raster(file, "r") as copy:
+    with opened_raster(working) as source, opened_raster(file) as copy:
         for _, window in copy.block_windows(1):
             values = copy.read(1, window=window)
             found += np.count_nonzero(copy.read_masks(1, window=window))
@@ -408,7 +409,7 @@ def _check_whole(file: Path, working: Path, pixels: int) -> None:
     if found != pixels:
         raise RasterioError(f"the written file holds {found} of {pixels} classified pixels")
     for level in range(levels):
-        with open_raster(file, "r", overview_level=level) as overview:
+        with opened_raster(file, overview_level=level) as overview:
             for _, window in overview.block_windows(1):
                 overview.read(1, window=window)
 

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from affine import Affine
-from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from spectralmamba.scenes.products.emit import orthorectified_strips
-from spectralmamba.scenes.scene import Place, placed
-from spectralmamba.unfinished import open_raster
+from spectralmamba.scenes.products.emit import map_grid, orthorectified_strips
+from spectralmamba.scenes.raster_files import opened_raster
 
 
 @dataclass(frozen=True)
@@ -43,26 +40,26 @@ def put_on_map_grid(rasters: Mapping[str, Path], ortho: Mapping[str, Any]) -> Or
     Raises:
         SceneError: The file with the look-up table has gone or is damaged.
     """
+    grid = map_grid(ortho)
     height, width = ortho["shape"]
-    place = Place(CRS.from_wkt(ortho["crs"]), Affine(*ortho["transform"]))
+    profile = {"height": height, "width": width, "crs": grid.rio.crs, "transform": grid.rio.transform()}
     made, pixels = {}, 0
     for name, raster in rasters.items():
         made[name] = raster.with_name(f"ortho_{raster.name}")
-        pixels = _send(raster, made[name], ortho, {"height": height, "width": width, "crs": place.crs}, place.transform)
-    empty = xr.DataArray(np.broadcast_to(np.float32(np.nan), (1, height, width)), dims=("band", "y", "x"))
-    return OrthoMap(made, placed(empty, place), pixels)
+        pixels = _send(raster, made[name], ortho, profile)
+    return OrthoMap(made, grid, pixels)
 
 
-def _send(raster: Path, target: Path, ortho: Mapping[str, Any], grid: dict[str, Any], transform: Affine | None) -> int:
+def _send(raster: Path, target: Path, ortho: Mapping[str, Any], grid: dict[str, Any]) -> int:
     """Write one layer, and return how many of its pixels are not nodata."""
-    with open_raster(raster, "r") as source:
+    with opened_raster(raster) as source:
         values, nodata = source.read(1), source.nodata
-        profile = source.profile | grid | {"transform": transform}
+        profile = source.profile | grid
         colors: dict[int, tuple[int, ...]] = source.colormap(1) if _has_colors(source) else {}
         tags, description = source.tags(), source.descriptions[0]
     tags.pop("AREA_OR_POINT", None)
     pixels = 0
-    with open_raster(target, "w", **profile) as output:
+    with opened_raster(target, "w", **profile) as output:
         if colors:
             output.write_colormap(1, colors)
         output.update_tags(**tags)

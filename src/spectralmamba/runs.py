@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import rasterio
 import xarray as xr
-from rasterio.errors import NotGeoreferencedWarning
 
 from spectralmamba.classifier import Classifier, versions
 from spectralmamba.errors import OutputError, SettingsError, SplitError
@@ -28,6 +25,7 @@ from spectralmamba.mapping import SET_SIZE_NODATA, MapFiles, map_scene
 from spectralmamba.memory import peak_memory
 from spectralmamba.models.committee import SIMPLE_MODELS
 from spectralmamba.report import write_report, write_summary_report
+from spectralmamba.scenes.raster_files import opened_raster
 from spectralmamba.scenes.summary import class_spectra, write_overview
 from spectralmamba.settings import Settings
 from spectralmamba.splits import Split
@@ -395,10 +393,8 @@ def split_beside(model: Path, labels: xr.DataArray) -> Split | None:
 
 
 def _read_band(path: Path) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
-            return file.read(1)
+    with opened_raster(path) as file:
+        return file.read(1)
 
 
 def _coverage(
@@ -449,11 +445,9 @@ def _shares(sizes: np.ndarray) -> dict[str, Any] | None:
 
 def _count_values(path: Path) -> np.ndarray:
     """Return the number of pixels of each value of a raster of bytes, `(256,)`; memory does not grow with the raster."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
-            blocks = (file.read(1, window=window) for _, window in file.block_windows(1))
-            return sum((np.bincount(block.ravel(), minlength=256) for block in blocks), np.zeros(256, np.int64))
+    with opened_raster(path) as file:
+        blocks = (file.read(1, window=window) for _, window in file.block_windows(1))
+        return sum((np.bincount(block.ravel(), minlength=256) for block in blocks), np.zeros(256, np.int64))
 
 
 def _crs(scene: xr.DataArray) -> str | None:

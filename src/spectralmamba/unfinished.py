@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from spectralmamba.errors import OutputError
 from spectralmamba.files import locked, write_json
+from spectralmamba.scenes.raster_files import opened_raster
 
 _RECORD, _JOURNAL, _LOCK = "job.json", "done.txt", "lock"
 _BLOCK = 64  # of the rasters: tiles begin at multiples of it, so each is written as whole blocks
@@ -95,7 +94,7 @@ class UnfinishedMap:
         window = Window.from_slices(rows, columns)
         for name, values in layers.items():
             assert values is not None, f"the classifier does not tell {name}"
-            with open_raster(self.raster(name), "r+") as raster:
+            with opened_raster(self.raster(name), "r+") as raster:
                 raster.write(values, 1, window=window)
         with (self.folder / _JOURNAL).open("a", encoding="ascii") as journal:
             # A line of its own even after one that a kill cut short.
@@ -143,7 +142,7 @@ class UnfinishedMap:
         cells = self._profile["width"] * self._profile["height"]
         for name, changes in layers.items():
             # Whole, of nodata, so that tiles are written in place and a kill damages nothing else.
-            with open_raster(self.raster(name), "w", **self._profile | changes) as raster:
+            with opened_raster(self.raster(name), "w", **self._profile | changes) as raster:
                 if describe is not None:
                     describe(name, raster)
             if self.raster(name).stat().st_size < cells * np.dtype(changes["dtype"]).itemsize:
@@ -159,12 +158,3 @@ def unfinished_folder(path: Path) -> Path:
 def is_unfinished(path: Path) -> bool:
     """Tell whether there is something to go on from to that map."""
     return (unfinished_folder(path) / _RECORD).is_file()
-
-
-@contextmanager
-def open_raster(path: Path, mode: str, **profile: Any) -> Iterator[Any]:
-    """Open a raster, be it without georeference."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, mode, **profile) as raster:
-            yield raster

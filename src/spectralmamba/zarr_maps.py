@@ -16,8 +16,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from spectralmamba.scenes import has_georeference
+from spectralmamba.scenes.raster_files import opened_raster
 from spectralmamba.scenes.zarr_store import zarr_package
-from spectralmamba.unfinished import open_raster
 
 _CHUNK = 512  # pixels on a side
 _GRID = "spatial_ref"
@@ -76,7 +76,7 @@ def write_zarr(
         array[...] = coordinate.values
     mapping = {"grid_mapping": _GRID} if _GRID in grid.coords else {}
     for name, layer in layers.items():
-        with open_raster(layer.raster, "r") as raster:
+        with opened_raster(layer.raster) as raster:
             dtype = np.dtype(raster.dtypes[0])
             nodata = dtype.type(raster.nodata)
             said = {"_FillValue": _encoded(nodata), **mapping, **layer.attributes}

@@ -149,16 +149,8 @@ def opening_options(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_OF_LABELS = {
-    "variable": "label_variable",
-    "column": "label_column",
-    "layer": "layer",
-    "all_touched": "all_touched",
-    "shrink": "shrink",
-    "point_radius": "point_radius",
-    "classes": "classes",
-    "merge": "merge",
-    "drop": "drop",
+_OF_LABELS = {"variable": "label_variable", "column": "label_column"} | {
+    name: name for name in ("layer", "all_touched", "shrink", "point_radius", "classes", "merge", "drop")
 }
 
 

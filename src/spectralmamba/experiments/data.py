@@ -67,6 +67,12 @@ class Loaded:
         return digest.hexdigest()
 
 
+def training_labels(labels: xr.DataArray, *splits: Split) -> xr.DataArray:
+    """Return labels of pixels that train in one of the splits, 0 elsewhere: all that training and tuning are given."""
+    train = np.logical_or.reduce([split.train for split in splits])
+    return labels.copy(data=np.where(train, labels.values, 0))
+
+
 def load(spec: DataSpec, root: Path | None) -> Loaded:
     """Open a data set; the last ones stay in memory.
 

@@ -17,7 +17,7 @@ import xarray as xr
 from spectralmamba.classifier import Classifier
 from spectralmamba.errors import TrainingInterrupted
 from spectralmamba.evaluation import evaluate
-from spectralmamba.experiments.data import Loaded, load
+from spectralmamba.experiments.data import Loaded, load, training_labels
 from spectralmamba.experiments.plan import Run, Tuning
 from spectralmamba.experiments.simple import FittedSimple, read_pixels
 from spectralmamba.experiments.tuning import tune
@@ -125,11 +125,6 @@ def _execute(order: Order) -> list[Outcome]:
     return [_outcome(runs[seed], found, loaded, splits[seed], order) for seed, found in trained.items()]
 
 
-def training_labels(labels: xr.DataArray, split: Split) -> xr.DataArray:
-    """Return labels of the training pixels alone, 0 elsewhere: all that training, tuning and recommending are given."""
-    return labels.copy(data=np.where(split.train, labels.values, 0))
-
-
 def train_simple(
     loaded: Loaded, runs: Mapping[int, Run], splits: Mapping[int, Split], order: Order
 ) -> dict[int, Trained]:
@@ -177,8 +172,7 @@ def _fit(
     loaded: Loaded, splits: dict[int, Split], settings: Settings, order: Order
 ) -> dict[int, tuple[Classifier, float]]:
     """Train seeds together; return each classifier and its share of the seconds."""
-    union = np.logical_or.reduce([split.train for split in splits.values()])
-    known = loaded.labels.copy(data=np.where(union, loaded.labels.values, 0))
+    known = training_labels(loaded.labels, *splits.values())
     start = time.perf_counter()
     classifiers = fit_seeds(loaded.scene, known, splits, settings, device=order.device)
     seconds = (time.perf_counter() - start) / len(splits)

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from spectralmamba.errors import MissingPackageError
+from spectralmamba.experiments.data import training_labels
 from spectralmamba.experiments.plan import Tuning
 from spectralmamba.experiments.simple import read_pixels
 from spectralmamba.models import list_models, list_options
@@ -85,18 +86,20 @@ def tune(
         SpectralMambaError: As `fit` does.
     """
     optuna = _optuna()
+    if not settings:
+        return {}
     start = time.perf_counter()
     searches, found = {}, {}
-    known = {seed: labels.copy(data=np.where(splits[seed].train, labels.values, 0)) for seed in settings}
     for seed, own in settings.items():
-        folds = inner_splits(scene, known[seed], splits[seed], own)[: tuning.folds]
+        known = training_labels(labels, splits[seed])
+        folds = inner_splits(scene, known, splits[seed], own)[: tuning.folds]
         if not folds:
             found[seed] = Tuned(own, {**_record([]), "reason": _NOTHING_LEFT_OUT, "seconds": 0.0})
             continue
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=SAMPLER_SEED))
         study.enqueue_trial(_own(own, tuning))
         searches[seed] = _Search(own, study, folds, own)
-    shown = labels.copy(data=np.max([known[seed].values for seed in known], axis=0)) if known else labels
+    shown = training_labels(labels, *(splits[seed] for seed in settings))
     for number in range(tuning.trials):
         trials = {seed: search.study.ask() for seed, search in searches.items()}
         tried = {seed: _suggested(trial, searches[seed].own, tuning) for seed, trial in trials.items()}

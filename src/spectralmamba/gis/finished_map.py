@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -22,6 +19,7 @@ from spectralmamba.errors import LabelError
 from spectralmamba.scenes.class_rasters import HIGHEST_ID, names_and_colors
 from spectralmamba.scenes.palette import default_colors
 from spectralmamba.scenes.pixel_areas import pixel_areas
+from spectralmamba.scenes.raster_files import opened_raster
 
 HECTARE = 10_000.0  # m²
 STRIP_ROWS = 512  # read at a time: the rows of a block of our maps
@@ -80,22 +78,13 @@ class FinishedMap:
 
     def strips(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield rows and their class ids `(h, W)`, 0 nodata, from top to bottom."""
-        with opened(self.path) as raster:
+        with opened_raster(self.path) as raster:
             yield from _strips(raster)
 
 
 def beside(path: Path, name: str, suffix: str | None = None) -> Path:
     """Return the file of such a name beside a map: its layers have the map's suffix."""
     return path.with_name(f"{path.stem}_{name}{path.suffix if suffix is None else suffix}")
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a raster to read, be it without georeference."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as raster:
-            yield raster
 
 
 def open_map(path: str | os.PathLike[str] | FinishedMap) -> FinishedMap:
@@ -113,7 +102,7 @@ def open_map(path: str | os.PathLike[str] | FinishedMap) -> FinishedMap:
     if not path.is_file():
         raise LabelError("there is no such map", file=path, remedy="Check the path.")
     try:
-        with opened(path) as raster:
+        with opened_raster(path) as raster:
             _check(raster, path)
             names, colors = names_and_colors(raster, path)
             located = raster.transform != Affine.identity() and raster.crs is not None

@@ -19,9 +19,10 @@ from rasterio.vrt import WarpedVRT
 
 from spectralmamba.errors import MissingPackageError, OutputError
 from spectralmamba.files import atomic_output
-from spectralmamba.gis.finished_map import FinishedMap, MappedClass, open_map, opened
+from spectralmamba.gis.finished_map import FinishedMap, MappedClass, open_map
 from spectralmamba.scenes.palette import rgb
 from spectralmamba.scenes.png import png_bytes
+from spectralmamba.scenes.raster_files import opened_raster
 from spectralmamba.scenes.writing import one_line
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _enlarged(mapped: FinishedMap) -> tuple[Image, float]:
     shape = mapped.shape
     if longest > LONGEST_SIDE:
         shape = tuple(max(1, round(side * LONGEST_SIDE / longest)) for side in mapped.shape)
-    with opened(mapped.path) as raster:
+    with opened_raster(mapped.path) as raster:
         ids = raster.read(1, out_shape=shape, resampling=Resampling.nearest)
     if mapped.nodata:
         ids[ids == mapped.nodata] = 0
@@ -257,7 +258,7 @@ def _in_degrees(mapped: FinishedMap) -> tuple[NDArray[Any], float, float, float,
     Twice as fine as the map, if that is not too large, so that few pixels are lost on the other grid; and not very coarse, because
     Google Earth blurs a small picture.
     """
-    with opened(mapped.path) as raster:
+    with opened_raster(mapped.path) as raster:
         # A file without nodata value has 0 for it.
         options: dict[str, Any] = {"crs": "EPSG:4326", "resampling": Resampling.nearest, "nodata": 0}
         if mapped.nodata:

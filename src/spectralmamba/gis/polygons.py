@@ -18,9 +18,10 @@ from rasterio.windows import Window
 from spectralmamba.errors import OutputError, SettingsError
 from spectralmamba.files import atomic_output
 from spectralmamba.gis.class_areas import DIGITS
-from spectralmamba.gis.finished_map import FinishedMap, open_map, opened
+from spectralmamba.gis.finished_map import FinishedMap, open_map
 from spectralmamba.gis.style import polygon_style
 from spectralmamba.memory import memory_free
+from spectralmamba.scenes.raster_files import opened_raster
 from spectralmamba.scenes.vectors import import_geopandas
 
 ID_COLUMN = "class_id"
@@ -149,7 +150,7 @@ def _sums(numbers: NDArray[np.int32], of_rows: NDArray[np.float64], count: int) 
 
 def _confidence_sums(mapped: FinishedMap, numbers: NDArray[np.int32], count: int) -> NDArray[np.float64]:
     sums, file = np.zeros(count), mapped.layers["confidence"]
-    with opened(file) as raster:
+    with opened_raster(file) as raster:
         if raster.shape != mapped.shape:
             raise OutputError(
                 "the confidence beside the map is of another map",

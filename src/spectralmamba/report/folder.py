@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from spectralmamba.errors import OutputError
+from spectralmamba.scenes.raster_files import opened_raster
 from spectralmamba.splits import TEST, TRAINING
 
 SCORE_KEYS = ("overall_accuracy", "average_accuracy", "kappa", "macro_f1", "per_class", "classes", "confusion")
@@ -197,10 +196,8 @@ def open_raster(path: Path) -> Iterator[Any]:
         OutputError: It cannot be read.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                yield dataset
+        with opened_raster(path) as dataset:
+            yield dataset
     except RasterioError as error:
         raise damaged(path, str(error), "a raster that GDAL reads") from error
 

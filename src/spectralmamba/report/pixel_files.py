@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,12 @@ class PixelValues:
         Raises:
             OutputError: The file is damaged, or of another scene.
         """
-        found = _load(path, ("step", "bands", "wavelength", "offset", "scale", "levels", "classes", "probabilities"))
+        found = _load(path, cls)
         if found["step"].shape != () or not 1 <= int(found["step"]) <= max(shape):
             raise damaged(path, f"a step of {found['step']}", f"one of 1 to {max(shape)} pixels")
         step, used, bands, classes = (
             int(found["step"]),
-            found["bands"].size,
-            found["wavelength"].size,
-            found["classes"].size,
+            *(found[name].size for name in ("bands", "wavelength", "classes")),
         )
         pixels = every_nth(shape, step)
         expected: dict[str, tuple[int, ...]] = {name: (used,) for name in ("bands", "offset", "scale")}
@@ -78,7 +76,7 @@ class PixelValues:
             raise damaged(path, "a band that the scene does not have", f"bands from 1 to {bands}")
         if found["levels"].dtype != np.uint16 or found["probabilities"].dtype != np.uint16:
             raise damaged(path, f"levels of {found['levels'].dtype}", "uint16")
-        return cls(step, *(found[name] for name in list(found)[1:]))
+        return cls(**{**found, "step": step})
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class Explanations:
         Raises:
             OutputError: The file is damaged, or of another scene.
         """
-        found = _load(path, ("rows", "columns", "classes", "first", "last", "effects", "gates"))
+        found = _load(path, cls)
         pixels, blocks, patch = found["rows"].size, found["first"].size, found["gates"].shape[-1:]
         expected = {name: (pixels,) for name in ("rows", "columns", "classes")}
         expected |= {"first": (blocks,), "last": (blocks,), "effects": (pixels, blocks), "gates": (pixels, *patch * 2)}
@@ -166,7 +164,9 @@ def _save(path: str | os.PathLike[str], arrays: dict[str, Any]) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def _load(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def _load(path: Path, kind: type[PixelValues | Explanations]) -> dict[str, NDArray[Any]]:
+    """Read the arrays that the fields of a class are saved as."""
+    names = [field.name for field in fields(kind)]
     expected = f"a file of arrays, {', '.join(names)}"
     if not zipfile.is_zipfile(path):
         raise damaged(path, "no whole .npz file", expected)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
@@ -21,6 +19,7 @@ from spectralmamba.errors import LabelError, MissingPackageError, SceneError
 from spectralmamba.scenes.envi import EnviHeader, find_header, read_envi, read_header
 from spectralmamba.scenes.mat import is_hdf5
 from spectralmamba.scenes.palette import hex_color, rgb
+from spectralmamba.scenes.raster_files import opened_raster
 
 HIGHEST_ID = 65535  # what a map of 16 bits can hold
 _MATLAB_NUMBERS = {"double", "single", "logical", "sparse"} | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
@@ -190,17 +189,15 @@ def _choose_variable(shapes: Mapping[str, tuple[int, ...]], variable: str | None
 
 def _read_gdal(path: Path) -> ClassRaster:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                if dataset.count == 0 and dataset.subdatasets:
-                    raise LabelError(
-                        "the file holds several rasters",
-                        file=path,
-                        found=", ".join(dataset.subdatasets),
-                        remedy="Save the one that holds the labels as GeoTIFF.",
-                    )
-                return _from_dataset(dataset, path)
+        with opened_raster(path) as dataset:
+            if dataset.count == 0 and dataset.subdatasets:
+                raise LabelError(
+                    "the file holds several rasters",
+                    file=path,
+                    found=", ".join(dataset.subdatasets),
+                    remedy="Save the one that holds the labels as GeoTIFF.",
+                )
+            return _from_dataset(dataset, path)
     except RasterioError as error:
         raise LabelError(
             "no format that can be read as labels",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 import rioxarray  # noqa: F401  registers the .rio accessor
 import xarray as xr
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from rasterio.io import MemoryFile
 
 from spectralmamba.errors import SplitError
 from spectralmamba.files import atomic_output
+from spectralmamba.scenes.raster_files import opened_raster
 from spectralmamba.splits.checks import check_patch, refuse_empty_side, refuse_overlap
 from spectralmamba.splits.distances import count_leaks
 from spectralmamba.splits.labelled import LabelImage, Mask, class_ids
@@ -121,10 +121,8 @@ class Split:
         """
         expected = f"a GeoTIFF of three bands with a tag {_RECORD_TAG}, as training writes it"
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(path) as file:
-                    record, bands = json.loads(file.tags()[_RECORD_TAG]), file.read()
+            with opened_raster(path) as file:
+                record, bands = json.loads(file.tags()[_RECORD_TAG]), file.read()
             roles, ids, side = bands
         except RasterioIOError as error:
             raise SplitError("cannot read the split", file=path, found=str(error), expected=expected) from error

@@ -15,7 +15,7 @@ from spectralmamba.errors import SceneError
 from spectralmamba.scenes.envi import read_envi
 from spectralmamba.scenes.products.bands import BandTable
 from spectralmamba.scenes.products.cube import check_cube, product_scene
-from spectralmamba.scenes.products.files import ProductFiles
+from spectralmamba.scenes.products.files import ProductFiles, time_in_name
 from spectralmamba.scenes.products.hdf5 import Hdf5File, opened_hdf5, text_of
 from spectralmamba.scenes.products.masks import Choices, PixelMask
 from spectralmamba.scenes.scene import Place, RawScene
@@ -133,12 +133,11 @@ def _place(product: Hdf5File) -> Place:
 
 
 def _attributes(main: str) -> dict[str, Any]:
-    found = re.search(r"(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)", main, re.IGNORECASE)
     attributes = {
         "sensor": SENSORS.get(main[:3].lower(), "AVIRIS"),
         "product_level": "L2A",
         "product": main.rpartition(".")[0] or main,
     }
-    if found:
-        attributes["acquisition_time"] = "{}-{}-{}T{}:{}:{}Z".format(*found.groups())
+    if time := time_in_name(main):
+        attributes["acquisition_time"] = time
     return attributes

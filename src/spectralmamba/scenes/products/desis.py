@@ -7,10 +7,17 @@ import numpy as np
 from spectralmamba.errors import SceneError
 from spectralmamba.scenes.envi import EnviHeader, read_header
 from spectralmamba.scenes.products.bands import BandTable
-from spectralmamba.scenes.products.cube import check_cube, check_grid, product_scene
+from spectralmamba.scenes.products.cube import check_cube, product_scene
 from spectralmamba.scenes.products.files import ProductFiles
 from spectralmamba.scenes.products.masks import Choices, PixelMask, bands_flagged
-from spectralmamba.scenes.products.rasters import TIFF_SUFFIXES, Raster, check_placed, open_raster_file, read_layer
+from spectralmamba.scenes.products.rasters import (
+    TIFF_SUFFIXES,
+    Raster,
+    check_placed,
+    open_layer,
+    open_raster_file,
+    read_layer,
+)
 from spectralmamba.scenes.products.xml import XmlFile, read_xml
 from spectralmamba.scenes.scene import RawScene, to_nanometres
 
@@ -127,7 +134,4 @@ def _flagged(values: np.ndarray) -> np.ndarray:
 
 def _layer(files: ProductFiles, stem: str, name: str, shape: tuple[int, int], kept: str) -> Raster:
     remedy = f"Download it, or do without it: --keep {kept}."
-    found = files.need(stem, (f"-{name}",), TIFF_SUFFIXES, remedy)
-    layer = open_raster_file(files, found)
-    check_grid(layer.path, found, layer.source.shape[1:], shape)
-    return layer
+    return open_layer(files, stem, (f"-{name}",), TIFF_SUFFIXES, shape, remedy)

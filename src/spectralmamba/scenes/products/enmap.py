@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 
 from spectralmamba.errors import SceneError
 from spectralmamba.scenes.products.bands import SWIR, VNIR, BandTable
-from spectralmamba.scenes.products.cube import check_cube, check_grid, product_scene
-from spectralmamba.scenes.products.files import ProductFiles
+from spectralmamba.scenes.products.cube import check_cube, product_scene
+from spectralmamba.scenes.products.files import ProductFiles, time_in_name
 from spectralmamba.scenes.products.masks import BACKGROUND, Choices, PixelMask, bands_flagged
 from spectralmamba.scenes.products.rasters import (
     JPEG2000_SUFFIXES,
     RASTER_SUFFIXES,
     Raster,
     check_placed,
+    open_layer,
     open_raster_file,
     read_layer,
 )
@@ -75,9 +73,8 @@ def read_enmap(files: ProductFiles, stem: str, choices: Choices) -> RawScene:
     check_placed(image)
     nodata = metadata.number("specific/backgroundValue")
     attributes = {"sensor": "EnMAP", "product_level": "L2A", "product": stem}
-    start = metadata.text("base/temporalCoverage/startTime")
-    if start or re.search(r"_(\d{8}T\d{6})Z", stem):
-        attributes["acquisition_time"] = start or _time(stem)
+    if start := metadata.text("base/temporalCoverage/startTime") or time_in_name(stem, "_{}Z"):
+        attributes["acquisition_time"] = start
     return product_scene(
         files,
         image_name,
@@ -169,22 +166,8 @@ def _mask(files: ProductFiles, stem: str, image: Raster, bands: BandTable, choic
 
 def _layer(files: ProductFiles, stem: str, name: str, shape: tuple[int, int], kind: str) -> Raster:
     remedy = f"Download it, or do without it: --keep {kind}." if kind else None
-    found = files.need(stem, _parts(name), RASTER_SUFFIXES, remedy)
-    layer = open_raster_file(files, found)
-    check_grid(layer.path, found, layer.source.shape[1:], shape)
-    return layer
+    return open_layer(files, stem, _parts(name), RASTER_SUFFIXES, shape, remedy)
 
 
 def _parts(name: str) -> tuple[str, str]:
     return f"-{name}", f"-{name}_COG"
-
-
-def _time(stem: str) -> str:
-    """Return the time in a product's name as ISO 8601 writes it."""
-    found = re.search(r"_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z", stem)
-    return "{}-{}-{}T{}:{}:{}Z".format(*found.groups()) if found else ""
-
-
-def stem_of(path: Path) -> str:
-    """Return the beginning of the names of a product's files, from one of them."""
-    return re.split(r"-(?:SPECTRAL_IMAGE|METADATA|QL_|HISTORY|THUMBNAIL)", path.name, flags=re.IGNORECASE)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,3 +128,14 @@ class FolderFiles(ProductFiles):
                 remedy="Copy the file into the folder, or name the folder that holds it.",
             )
         return path
+
+
+def time_in_name(name: str, around: str = "{}") -> str | None:
+    """Return the time in a product's name, 20240501T103000, as ISO 8601 writes it in UTC; None if there is none.
+
+    Args:
+        name: The name.
+        around: What stands around the time, a regular expression with {} in its place.
+    """
+    found = re.search(around.format(r"(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(\d\d)"), name)
+    return "{}-{}-{}T{}:{}:{}Z".format(*found.groups()) if found else None

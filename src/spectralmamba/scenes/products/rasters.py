@@ -12,6 +12,7 @@ from affine import Affine
 from spectralmamba.errors import SceneError
 from spectralmamba.scenes.envi import read_envi
 from spectralmamba.scenes.geotiff import TIFF_STARTS, GeoTiffSource, check_parts, check_positions
+from spectralmamba.scenes.products.cube import check_grid
 from spectralmamba.scenes.products.files import ProductFiles
 from spectralmamba.scenes.scene import Place
 from spectralmamba.scenes.sources import RawSource
@@ -56,6 +57,33 @@ def open_raster_file(files: ProductFiles, name: str) -> Raster:
     dataset = source.dataset()
     transform = None if dataset.transform == Affine.identity() else dataset.transform
     return Raster(source.path, source, Place(dataset.crs, transform))
+
+
+def open_layer(
+    files: ProductFiles,
+    stem: str,
+    names: tuple[str, ...],
+    suffixes: tuple[str, ...],
+    shape: tuple[int, int],
+    remedy: str | None,
+) -> Raster:
+    """Open a raster of a product that lies on the grid of its image.
+
+    Args:
+        files: The product's.
+        stem: The beginning of its files' names.
+        names: What may follow it, one of these.
+        suffixes: How its name may end.
+        shape: Rows and columns of the image.
+        remedy: What to do if the layer is missing.
+
+    Raises:
+        SceneError: It is missing, damaged, or of another size than the image.
+    """
+    name = files.need(stem, names, suffixes, remedy)
+    layer = open_raster_file(files, name)
+    check_grid(layer.path, name, layer.source.shape[1:], shape)
+    return layer
 
 
 def check_placed(raster: Raster) -> None:
